@@ -1,0 +1,83 @@
+"""Function: code with a handler, a runtime, limits and a retry policy."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import msgspec
+
+from broker.quantity import Duration, Size
+
+Priority = Literal["high", "normal", "low"]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often an invocation is tried, and how long to wait in between.
+
+    `attempts` counts all tries, the first included. `backoff` is `exponential` (base, 2 base, 4 base ... up to max),
+    `fixed` (always base), or a list of waits, of which the last repeats. `jitter` draws the wait evenly from between
+    half of it and all of it, so that what failed together does not come back together.
+    """
+
+    attempts: int = 3
+    backoff: Literal["exponential", "fixed"] | list[Duration] = "exponential"
+    base: Duration = Duration(1)
+    max: Duration = Duration(300)
+    jitter: bool = True
+
+    def delay(self, failures: int, rng: random.Random | None = None) -> float:
+        """Return the seconds to wait after the `failures`-th failure (1 is the first)."""
+        if isinstance(self.backoff, list):
+            wait = float(self.backoff[min(failures, len(self.backoff)) - 1])
+        elif self.backoff == "fixed":
+            wait = float(self.base)
+        else:
+            wait = min(float(self.max), self.base * 2.0 ** min(failures - 1, 64))
+        return wait * (rng or random).uniform(0.5, 1) if self.jitter else wait
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hand over up to `size` events at once; wait up to `window` for a batch to fill."""
+
+    size: int = 10
+    window: Duration = Duration(0)
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[functions.NAME]` table."""
+
+    name: str
+    handler: str
+    """`handlers/thumbnail.py:handler`, `package.module:handler` or `package.module.handler`."""
+    runtime: Literal["python"] = "python"
+    timeout: Duration = Duration(30)
+    memory: Size = Size(256 << 20)
+    variables: dict[str, str] = {}
+    retry: Retry = Retry()
+    max_age: Duration | None = None
+    """An invocation older than this is not tried any more; it is a dead letter. None: no limit."""
+    concurrency: int | None = None
+    """How many run at once, over all hosts. None: as many as there are environments."""
+    max_queue: int = 1_000_000
+    keep: Duration = Duration(3600)
+    """How long the record of an ended invocation is kept; as long, its event's id is refused as a duplicate."""
+    keep_warm: Duration = Duration(300)
+    init_timeout: Duration = Duration(10)
+    batch: Batch | None = None
+    payload: Literal["cloudevent", "data"] = "cloudevent"
+    on_success: str | None = None
+    """The function, or `queue:NAME`, that gets the result."""
+    on_failure: str | None = None
+    """The function, or `queue:NAME`, that gets the dead letter."""
+    log_limit: Size = Size(1 << 20)
+    """How many bytes of log one attempt may write; the rest is counted and dropped."""
+
+    def queue(self, priority: Priority = "normal") -> str:
+        """Return the name of the RQ queue that holds this function's invocations of that priority."""
+        return self.name if priority == "normal" else f"{self.name}.{priority}"
+
+    @property
+    def queues(self) -> tuple[str, str, str]:
+        """The names of this function's RQ queues, the most urgent first."""
+        return (f"{self.name}.high", self.name, f"{self.name}.low")

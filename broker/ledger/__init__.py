@@ -1,0 +1,1 @@
+"""The ledger: what is owed, kept in Redis in RQ's own format."""

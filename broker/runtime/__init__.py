@@ -1,0 +1,1 @@
+"""Environments: the processes that run functions."""

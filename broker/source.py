@@ -1,0 +1,187 @@
+"""Source: where events come from; what a source is given, and how a kind is found.
+
+A source is a frozen struct of its options with one method, `run`. `kind = "file"` is the Source class of
+`sources/file.py`; `kind = "./my_source.py:Imap"` one in a file beside config.toml; any other name an entry point of
+the group `broker.sources`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Event as Flag
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from broker.errors import SourceError
+from broker.event import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from redis import Redis
+
+ENTRY_POINTS = "broker.sources"
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """The ledger's answer for one event: what is owed for it now."""
+
+    event: str
+    """The event's id."""
+    invocations: tuple[str, ...] = ()
+    """The ids of the invocations that are owed; empty when no trigger matched."""
+    duplicate: bool = False
+    """True when the ledger had every one of them already."""
+
+
+class Publishing(msgspec.Struct, frozen=True, kw_only=True):
+    """How an event is to be published; the defaults suit most sources."""
+
+    delay: float = 0
+    """Seconds before the invocation may run."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    track: bool = False
+    """Report on `context.ended()` once every invocation of this event has ended; count it in `context.open()`."""
+    reply: bool = False
+    """The publisher waits for the outcome: see `SourceContext.outcome`."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A tracked event whose invocations have all ended."""
+
+    event: str
+    failed: int
+    """How many of them ended as dead letters."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one invocation ended, for a publisher that waited."""
+
+    invocation: str
+    ok: bool
+    body: bytes
+    """The result as JSON, or the error as JSON: `{"errorType", "errorMessage", "stackTrace"}`."""
+
+
+class SourceContext(Protocol):
+    """What a running source may use. All methods may be called from any thread."""
+
+    name: str
+    """The source's name in config.toml."""
+    root: Path
+    """The folder of config.toml; relative paths start here."""
+    redis: Redis
+    """For the source's own cursor or journal; keys start with `prefix`."""
+    prefix: str
+    """`broker:source:NAME:`."""
+    log: logging.Logger
+    stopping: Flag
+    """Set when the source is to return from `run`, within a second."""
+
+    def publish(self, events: Sequence[Event], how: Publishing = ...) -> list[Receipt]:
+        """Return once everything is in Redis; blocks while Redis is away or a queue is full, until `stopping`.
+
+        Raises StoreUnavailable or QueueFull only when `stopping` is set meanwhile: then nothing is acknowledged.
+        """
+
+    def submit(self, event: Event, how: Publishing = ...) -> Future[Receipt]:
+        """Publish without blocking; the future fails at once with QueueFull or StoreUnavailable.
+
+        Submissions that meet are published in one round trip.
+        """
+
+    def outcome(self, invocation: str) -> Future[Outcome]:
+        """Return the outcome-to-be of an invocation published with `reply`; ask before publishing it."""
+
+    def ended(self) -> Iterator[Ended]:
+        """Yield tracked events that ended; each is forgotten once the loop asks for the next one."""
+
+    def open(self) -> int:
+        """Return how many tracked events of this source have not ended yet."""
+
+    def share(self, key: object, make: Callable[[], Any]) -> Any:
+        """Return the host's one object under `key`, made by the first source that asks."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A source's options; subclass it, add fields, write `run`."""
+
+    def run(self, context: SourceContext) -> None:
+        """Publish events until `context.stopping` is set.
+
+        An exception is logged and the source started again, after a wait that grows.
+        """
+        raise NotImplementedError
+
+    def check(self, root: Path) -> list[str]:
+        """Return what is wrong with the options beyond their types, one sentence each; runs before anything starts."""
+        del root
+        return []
+
+    def plan(self, root: Path) -> list[str]:
+        """Return what this source will do, one short line each, for `broker check` and the start screen."""
+        del root
+        return []
+
+
+def find(kind: str, root: Path) -> type[Source]:
+    """Return the Source class of a kind.
+
+    Looks for a file (`./my_source.py:Imap`), then `sources/KIND.py` in `root` and in the installed package, then an
+    entry point. Raises SourceError, which tells a missing kind from one that fails to import.
+    """
+    if ".py" in kind:
+        path, _, name = kind.partition(":")
+        return _pick(_load(root / path), name, kind)
+    if (root / "sources" / f"{kind}.py").is_file():
+        return _pick(_load(root / "sources" / f"{kind}.py"), "", kind)
+    if kind.isidentifier() and importlib.util.find_spec(f"sources.{kind}"):
+        return _pick(importlib.import_module(f"sources.{kind}"), "", kind)
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=kind):
+        loaded = entry.load()
+        if not (inspect.isclass(loaded) and issubclass(loaded, Source)):
+            raise SourceError(f"the entry point {entry.value} is not a Source")
+        return loaded
+    known = sorted({*_shipped(), *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+    raise SourceError(f"unknown kind {kind!r}: expected {', '.join(known)}, or a file such as ./my_source.py:Name")
+
+
+def _shipped() -> list[str]:
+    spec = importlib.util.find_spec("sources")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return [path.stem for place in places for path in Path(place).glob("*.py") if path.stem != "__init__"]
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SourceError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(f"broker_source_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise SourceError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the border to a third party's code
+        raise SourceError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _pick(module: ModuleType, name: str, kind: str) -> type[Source]:
+    if name:
+        named = getattr(module, name, None)
+        if not (inspect.isclass(named) and issubclass(named, Source)):
+            raise SourceError(f"{kind}: there is no Source called {name!r}")
+        return named
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Source)]
+    own = [value for value in classes if value.__module__ == module.__name__]
+    if len(own) != 1:
+        raise SourceError(f"{kind}: expected one Source class in {module.__name__}, found {len(own)}")
+    return own[0]
