@@ -6,6 +6,7 @@
     │   ├── StoreMissing     no server there, and none can be started
     │   └── StoreUnavailable it was there and is not now: down, loading, failing over, full
     ├── EventError           not a CloudEvent, or one that breaks a limit
+    ├── SignatureError       a webhook's signature is missing, too old or wrong
     ├── PatternError         an event pattern that EventBridge would refuse
     ├── QueueFull            a function's queue has reached max_queue; try again later
     ├── UnknownFunction      no such function in the configuration
@@ -19,7 +20,9 @@
         ├── TimedOut         the attempt ran longer than the function's timeout
         ├── OutOfMemory      the environment outgrew the function's memory
         ├── EnvironmentDied  the environment exited or was killed by a signal
-        └── WorkerLost       the worker of the attempt died (three times: a poison pill)
+        ├── WorkerLost       the worker of the attempt died (three times: a poison pill)
+        ├── Expired          it was not run within the function's max_age
+        └── Stopped          somebody stopped it
 
 It imports nothing of ours.
 """
@@ -83,6 +86,10 @@ class EventError(BrokerError):
     """This is not a CloudEvent, or one that breaks a limit."""
 
 
+class SignatureError(BrokerError):
+    """The request is not signed, or not by one who knows the secret."""
+
+
 class PatternError(BrokerError):
     """This is not an event pattern."""
 
@@ -143,3 +150,11 @@ class EnvironmentDied(FunctionError):
 
 class WorkerLost(FunctionError):
     """The worker died while it ran this invocation."""
+
+
+class Expired(FunctionError):
+    """The invocation was not run within the function's max_age."""
+
+
+class Stopped(FunctionError):
+    """The invocation was stopped on request."""

@@ -54,6 +54,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             record["data"] = self.data
         return record
 
+    def sent_to(self, queue: str) -> Event:
+        """Return the event as a message of a queue source: that source's name, type `queue.message`."""
+        return msgspec.structs.replace(self, source=queue, type="queue.message")
+
     def encode(self) -> bytes:
         """Return the event in CloudEvents' JSON format.
 

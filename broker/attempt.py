@@ -1,0 +1,262 @@
+"""Attempt: one try at an invocation (or at a batch of them), from the claim to its settlements."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from broker import logs
+from broker.errors import EnvironmentDied, EventError, FunctionError, WorkerLost
+from broker.event import Event, rfc3339
+from broker.function import Function
+from broker.ledger import Claimed, Order, Settlement
+
+POISON = 3
+"""After so many crashes of its worker or environment an invocation is a dead letter."""
+
+Follow = Callable[[str, Event], Sequence[Order]]
+"""(destination, event) -> what is owed to the destination."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attempt failed."""
+
+    reason: str
+    """The name of the error: `TimedOut`, or the exception's type."""
+    body: bytes
+    """AWS Lambda's error object as JSON: `{"errorType", "errorMessage", "stackTrace"}`."""
+    crashed: bool = False
+
+    @classmethod
+    def of(cls, error: FunctionError, body: bytes = b"") -> Failure:
+        """Return the failure that an error of ours stands for; `body` when the handler's own error is known."""
+        name = type(error).__name__
+        body = body or msgspec.json.encode({"errorType": name, "errorMessage": str(error)})
+        return cls(reason=name, body=body, crashed=isinstance(error, EnvironmentDied | WorkerLost))
+
+    @classmethod
+    def raised(cls, body: bytes) -> Failure:
+        """Return the failure that a handler's error object stands for."""
+        return cls(reason=msgspec.json.decode(body, type=_Error).errorType, body=body)
+
+
+class _Error(msgspec.Struct):
+    errorType: str = "Error"  # noqa: N815 -- AWS Lambda's name
+    errorMessage: str = ""  # noqa: N815 -- AWS Lambda's name
+    stackTrace: list[str] = []  # noqa: N815 -- AWS Lambda's name
+
+
+class _Head(msgspec.Struct):
+    id: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Attempt:
+    """One try: what is sent to the environment, what was printed, how it ended."""
+
+    __slots__ = ("claimed", "cold", "function", "given", "id", "lines", "number", "unflushed_since")
+
+    def __init__(self, function: Function, claimed: Sequence[Claimed]) -> None:
+        """Take one claimed invocation, or the several of a batch; the first gives the attempt its id."""
+        self.function = function
+        self.claimed = claimed
+        self.id = claimed[0].id
+        self.number = max(one.attempt for one in claimed) if len(claimed) > 1 else claimed[0].attempt
+        self.lines: list[logs.Line] = []
+        self.unflushed_since: float | None = None
+        self.given = 0.0
+        """The monotonic moment at which it began, or could have begun at the earliest."""
+        self.cold: float | None = None
+        """Milliseconds of init, when this attempt had to wait for a new environment."""
+
+    def payload(self) -> bytes:
+        """Return what the handler gets as its event, as JSON."""
+        data_only = self.function.payload == "data"
+        parts = [_data_of(one.event) if data_only else one.event for one in self.claimed]
+        return b"[" + b",".join(parts) + b"]" if self.function.batch else parts[0]
+
+    def say(self, text: str, level: str = "", time_ms: int | None = None) -> None:
+        """Add a line to what the attempt has printed."""
+        if self.unflushed_since is None:
+            self.unflushed_since = time.monotonic()
+        self.lines.append(logs.Line(self.number, int(time.time() * 1000) if time_ms is None else time_ms, level, text))
+
+    def take_lines(self) -> list[logs.Line]:
+        """Return the lines not written yet, and forget them."""
+        lines, self.lines, self.unflushed_since = self.lines, [], None
+        return lines
+
+    def age(self) -> float:
+        """Return the seconds since the oldest of its invocations was accepted."""
+        return time.time() - min(one.accepted_ms for one in self.claimed) / 1000
+
+    def running_for(self) -> float:
+        """Return the seconds since it began."""
+        return time.monotonic() - self.given
+
+    def succeed(self, result: bytes, follow: Follow, *, duration_ms: float, used: int) -> list[Settlement]:
+        """Settle it with its result (JSON); of a batch, those that `batchItemFailures` names have failed."""
+        failed = self._failed_items(result) if self.function.batch else set()
+        if failed is None:
+            body = {"errorType": "BatchAnswer", "errorMessage": "batchItemFailures names no event of this batch"}
+            failure = Failure(reason="BatchAnswer", body=msgspec.json.encode(body))
+            return self.fail(failure, follow, duration_ms=duration_ms, used=used)
+        self._report(duration_ms, used, "error" if failed else "")
+        settlements = []
+        for position, one in enumerate(self.claimed):
+            if position in failed:
+                failure = Failure(reason="BatchItemFailure", body=b'{"errorType":"BatchItemFailure"}')
+                settlements.append(self._failed(one, failure, follow))
+            else:
+                settlements.append(self._finished(one, result, follow))
+        return self._billed(settlements, duration_ms)
+
+    def fail(self, failure: Failure, follow: Follow, *, duration_ms: float = 0, used: int = 0) -> list[Settlement]:
+        """Settle it as failed: each invocation is retried, or a dead letter when its retries or its age are used up."""
+        self._report(duration_ms, used, "timeout" if failure.reason == "TimedOut" else "error")
+        return self._billed([self._failed(one, failure, follow) for one in self.claimed], duration_ms)
+
+    def bury(self, failure: Failure, follow: Follow) -> list[Settlement]:
+        """Settle it as a dead letter without having run it."""
+        self.say(f"[ERROR] {_message(failure.body)}", "ERROR")
+        return self._billed([self._dead(one, failure, follow) for one in self.claimed], 0)
+
+    def requeue(self) -> list[Settlement]:
+        """Settle it as interrupted by the worker's own end: it runs again at once and nothing is held against it."""
+        settlements = [
+            Settlement(verdict="retry", queue=one.queue, id=one.id, execution=one.execution, reason="Interrupted")
+            for one in self.claimed
+        ]
+        return self._billed(settlements, 0)
+
+    def release(self) -> list[Settlement]:
+        """Give it back as if it had never been claimed."""
+        return [
+            Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution) for one in self.claimed
+        ]
+
+    def _finished(self, one: Claimed, result: bytes, follow: Follow) -> Settlement:
+        destination = self.function.on_success
+        return Settlement(
+            verdict="finished",
+            queue=one.queue,
+            id=one.id,
+            execution=one.execution,
+            keep=self.function.keep,
+            result=result,
+            reply=True,
+            orders=tuple(follow(destination, self._outcome(one, "succeeded", result))) if destination else (),
+        )
+
+    def _failed(self, one: Claimed, failure: Failure, follow: Follow) -> Settlement:
+        retry, max_age = self.function.retry, self.function.max_age
+        failures = one.failures + 1
+        delay = retry.delay(failures)
+        age = time.time() + delay - one.accepted_ms / 1000
+        too_old = max_age is not None and age > max_age
+        if failures >= retry.attempts or too_old or (failure.crashed and one.crashes + 1 >= POISON):
+            return self._dead(one, failure, follow)
+        return Settlement(
+            verdict="retry",
+            queue=one.queue,
+            id=one.id,
+            execution=one.execution,
+            delay=delay,
+            reason=failure.reason,
+            failed=True,
+            crashed=failure.crashed,
+        )
+
+    def _dead(self, one: Claimed, failure: Failure, follow: Follow) -> Settlement:
+        destination = self.function.on_failure
+        return Settlement(
+            verdict="dead",
+            queue=one.queue,
+            id=one.id,
+            execution=one.execution,
+            error=failure.body,
+            traceback=traceback_text(failure.body),
+            reason=failure.reason,
+            failed=True,
+            reply=True,
+            orders=tuple(follow(destination, self._outcome(one, "failed", failure.body))) if destination else (),
+        )
+
+    def _outcome(self, one: Claimed, how: str, body: bytes) -> Event:
+        """Return the event for a destination; its id is the invocation's and attempt's, so it is taken on once."""
+        data: dict[str, Any] = {
+            "function": self.function.name,
+            "invocation": one.id,
+            "attempt": one.attempt,
+            "event": msgspec.json.decode(one.event),
+            "result" if how == "succeeded" else "error": msgspec.json.decode(body),
+        }
+        return Event(
+            id=f"{one.id}-{one.attempt}",
+            source=self.function.name,
+            type=f"function.{how}",
+            time=rfc3339(datetime.now(UTC)),
+            data=data,
+        )
+
+    def _report(self, duration_ms: float, used: int, status: str) -> None:
+        self.say(logs.end(self.id))
+        self.say(
+            logs.report(
+                self.id,
+                duration_ms=duration_ms,
+                memory=self.function.memory,
+                used=used,
+                init_ms=self.cold,
+                status=status,
+            )
+        )
+
+    def _billed(self, settlements: list[Settlement], duration_ms: float) -> list[Settlement]:
+        """Put the attempt's bill and its log on the first settlement; the others of a batch cost nothing more."""
+        lines = self.take_lines()
+        settlements[0] = msgspec.structs.replace(
+            settlements[0],
+            log=tuple(map(logs.encode, logs.entries(lines))),
+            billed_ms=logs.billed_ms(duration_ms) if duration_ms else 0,
+            megabytes=self.function.memory >> 20,
+            cold=self.cold is not None,
+            log_bytes=sum(len(line.text) for line in lines),
+        )
+        return settlements
+
+    def _failed_items(self, result: bytes) -> set[int] | None:
+        """Return the positions that AWS Lambda's partial answer names; None when it names none of this batch."""
+        answer = msgspec.json.decode(result)
+        if not isinstance(answer, dict) or not answer.get("batchItemFailures"):
+            return set()
+        positions = {msgspec.json.decode(one.event, type=_Head).id: n for n, one in enumerate(self.claimed)}
+        try:
+            return {positions[item["itemIdentifier"]] for item in answer["batchItemFailures"]}
+        except (KeyError, TypeError):
+            return None
+
+
+def traceback_text(body: bytes) -> str:
+    """Return an error object as the text that RQ keeps: its stack trace, then type and message."""
+    try:
+        error = msgspec.json.decode(body, type=_Error)
+    except msgspec.MsgspecError:
+        return body.decode(errors="replace")
+    return "".join(error.stackTrace) + f"{error.errorType}: {error.errorMessage}"
+
+
+def _message(body: bytes) -> str:
+    error = msgspec.json.decode(body, type=_Error)
+    return f"{error.errorType}: {error.errorMessage}"
+
+
+def _data_of(event: bytes) -> bytes:
+    try:
+        return bytes(msgspec.json.decode(event, type=_Head).data)
+    except msgspec.MsgspecError as error:
+        raise EventError(f"the event of this invocation cannot be read: {error}") from error

@@ -1,0 +1,308 @@
+"""Ledger: publish, claim, settle and recover invocations; each is one script and one round trip.
+
+What the scripts do and which keys they write is told in docs/ledger.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from redis import exceptions
+from redis.exceptions import ResponseError
+
+from broker.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+Verdict = Literal["finished", "retry", "dead", "release", "replay", "drop"]
+
+WAKE = "broker:wake"
+"""The channel on which a queue's name is published when something begins to wait in it."""
+
+ACCEPTED, DUPLICATE, FULL = 1, 0, -1
+
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+    OSError,
+)
+_TRANSIENT = ("MISCONF", "OOM", "LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """An invocation to be taken on. Times are in seconds."""
+
+    queue: str
+    id: str
+    data: bytes
+    """RQ's job data; see `job_data`."""
+    description: str = ""
+    timeout: float = 30
+    keep: float = 3600
+    max_queue: int = 1_000_000
+    delay: float = 0
+    track: str = ""
+    """The source that wants to know when the event has ended; empty: none does."""
+    event: str = ""
+    """The event's id; needed with `track`."""
+    reply: str = ""
+    """The channel on which a publisher waits for the outcome; empty: none does."""
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """An invocation leased to this worker."""
+
+    queue: str
+    id: str
+    execution: str
+    event: bytes
+    """The event as JSON."""
+    attempt: int
+    """1 the first time; every claim counts, also one whose worker died."""
+    failures: int
+    """Attempts that ended in an error."""
+    crashes: int
+    """Attempts during which the worker or the environment died."""
+    accepted_ms: int
+    """When it was accepted, in Unix milliseconds of the server's clock."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `Ledger.claim`."""
+
+    claimed: list[Claimed]
+    due_in: float | None
+    """Seconds until something that waits in these queues falls due; None: nothing does."""
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt ended."""
+
+    verdict: Verdict
+    queue: str
+    id: str
+    execution: str = ""
+    keep: float = 3600
+    result: bytes = b""
+    """The result as JSON, when it finished."""
+    error: bytes = b""
+    """The error as JSON, when it failed."""
+    traceback: str = ""
+    delay: float = 0
+    reason: str = ""
+    """The error's name: `TimedOut`."""
+    failed: bool = False
+    crashed: bool = False
+    reply: bool = False
+    """Whether a publisher may be waiting for the body."""
+    log: tuple[bytes, ...] = ()
+    """The last log entries of the attempt; see broker/logs.py."""
+    billed_ms: int = 0
+    megabytes: int = 0
+    cold: bool = False
+    log_bytes: int = 0
+    orders: tuple[Order, ...] = ()
+    """What follows from it: the invocation of a destination."""
+
+
+def job_data(function: str, event: bytes) -> bytes:
+    """Return RQ's job data for one invocation: `["broker.invoke", null, ["FUNCTION", EVENT], {}]`.
+
+    It is what RQ's JSONSerializer would write for a call of `broker.invoke(function, event)`.
+    """
+    return b'["broker.invoke",null,["%b",%b],{}]' % (function.encode(), event)
+
+
+def event_of(data: bytes, function: str) -> bytes:
+    """Return the event of RQ's job data, without reading the JSON.
+
+    RQ compresses the data when one of its own tools has saved the job. Raises ValueError when it is not ours.
+    """
+    if not data.startswith(b"["):
+        data = zlib.decompress(data)
+    start, end = b'["broker.invoke",null,["%b",' % function.encode(), b"],{}]"
+    if data.startswith(start) and data.endswith(end):
+        return data[len(start) : -len(end)]
+    name, _, arguments, _ = msgspec.json.decode(data, type=tuple[str, object, list[msgspec.Raw], object])
+    if name != "broker.invoke" or len(arguments) != 2:
+        raise ValueError(f"not an invocation of {function}")
+    return bytes(arguments[1])
+
+
+def function_of(queue: str) -> str:
+    """Return the function whose queue this is: `thumbnail` for `thumbnail.high`."""
+    return queue.partition(".")[0]
+
+
+def iso(moment: datetime) -> str:
+    """Return the moment as RQ writes it: `2026-11-23T07:51:07.123456Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Ledger:
+    """The invocations that are owed, in one Redis. Every method is one round trip.
+
+    Each raises StoreUnavailable when Redis does not answer, is loading, is full or fails over; then it is not known
+    whether the call was carried out, and repeating it is safe.
+    """
+
+    def __init__(self, client: Redis, *, log_entries: int = 16384) -> None:
+        """Take a client without `decode_responses`; `log_entries` is what a log stream keeps."""
+        self.client = client
+        self._log_entries = log_entries
+        folder = Path(__file__).parent
+        common = (folder / "common.lua").read_text()
+        names = ("publish", "claim", "settle", "recover")
+        self._scripts = {name: client.register_script(common + (folder / f"{name}.lua").read_text()) for name in names}
+
+    def publish(self, events: Sequence[Sequence[Order]]) -> list[list[int]]:
+        """Take on the invocations of each event: all of an event's, or none of them.
+
+        Returns ACCEPTED, DUPLICATE or FULL for each. What is accepted is in Redis.
+        """
+        arguments: list[Any] = []
+        for number, orders in enumerate(events):
+            for order in orders:
+                arguments.append(number)
+                arguments += _order(order)
+        count = sum(map(len, events))
+        if not count:
+            return [[] for _ in events]
+        answers = iter(self._run("publish", [_now(), count, *arguments]))
+        return [[next(answers) for _ in orders] for orders in events]
+
+    def claim(self, worker: str, wants: Iterable[tuple[str, int, int, int, int]], execution: int) -> Claim:
+        """Lease waiting invocations to `worker`.
+
+        `wants` holds (queue, how many, concurrency or 0, batch size or 0, batch window in ms), the most urgent first.
+        Executions are numbered from `execution`.
+        """
+        wants = list(wants)
+        flat = [value for want in wants for value in want]
+        due_ms, rows = self._run("claim", [worker, _now(), execution, len(wants), *flat])
+        claimed = []
+        for queue, id_, name, data, attempt, failures, crashes, at in rows:
+            queue_name = queue.decode()
+            claimed.append(
+                Claimed(
+                    queue=queue_name,
+                    id=id_.decode(),
+                    execution=name.decode(),
+                    event=event_of(data, function_of(queue_name)),
+                    attempt=attempt,
+                    failures=failures,
+                    crashes=crashes,
+                    accepted_ms=int(at or 0),
+                )
+            )
+        return Claim(claimed=claimed, due_in=None if due_ms < 0 else due_ms / 1000)
+
+    def settle(self, worker: str, settlements: Sequence[Settlement]) -> list[bool]:
+        """Write down how attempts ended; False for those whose lease had passed to another: nothing was changed."""
+        if not settlements:
+            return []
+        moment = datetime.now(UTC)
+        arguments: list[Any] = [worker, iso(moment), moment.date().isoformat(), self._log_entries, len(settlements)]
+        for settlement in settlements:
+            arguments += _settlement(settlement)
+        return [answer == 1 for answer in self._run("settle", arguments)]
+
+    def recover(self, *, worker: str = "", lease: float = 0, dead: Sequence[str] = ()) -> list[tuple[str, str, int]]:
+        """Renew the worker's lease (seconds) and take back what dead workers held.
+
+        `dead` names workers that are known to be dead before their lease ran out. Returns (queue, id, crashes) of what
+        went back to the front of its queue.
+        """
+        rows = self._run("recover", [_now(), worker, int(lease * 1000), len(dead), *dead])
+        return [(queue.decode(), id_.decode(), crashes) for queue, id_, crashes in rows]
+
+    def workers(self) -> list[str]:
+        """Return the names of the workers that hold a lease, also of those whose lease has run out."""
+        with available():
+            names: Any = self.client.zrange("broker:workers", 0, -1)
+        return [name.decode() for name in names]
+
+    def leave(self, worker: str) -> None:
+        """Give up a lease under which nothing is held any more."""
+        with available():
+            self.client.zrem("broker:workers", worker)
+
+    def mark_running(self, claimed: Claimed) -> None:
+        """Note that a suspect (an invocation with crashes) really runs now; see recover.lua."""
+        with available():
+            self.client.hset(f"rq:job:{claimed.id}", "running", claimed.execution)
+
+    def _run(self, name: str, arguments: list[Any]) -> Any:
+        with available():
+            return self._scripts[name](args=arguments)
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Turn redis' errors that pass by themselves (away, loading, full, failing over) into StoreUnavailable."""
+    try:
+        yield
+    except _AWAY as error:
+        raise StoreUnavailable(f"Redis does not take orders: {error}") from error
+    except ResponseError as error:
+        if any(word in str(error) for word in _TRANSIENT):
+            raise StoreUnavailable(f"Redis does not take orders: {error}") from error
+        raise
+
+
+def _now() -> str:
+    return iso(datetime.now(UTC))
+
+
+def _order(order: Order) -> list[object]:
+    return [
+        order.queue,
+        order.id,
+        order.data,
+        order.description,
+        max(1, round(order.timeout)),
+        max(1, round(order.keep)),
+        order.max_queue,
+        order.delay,
+        order.track,
+        order.event,
+        order.reply,
+    ]
+
+
+def _settlement(settlement: Settlement) -> list[object]:
+    result = settlement.result
+    finished = settlement.verdict == "finished"
+    encoded = base64.b64encode(result) if finished and result != b"null" else b""
+    return [
+        settlement.verdict,
+        settlement.queue,
+        settlement.id,
+        settlement.execution,
+        max(1, round(settlement.keep)),
+        encoded,
+        base64.b64encode(zlib.compress(settlement.traceback.encode())) if settlement.verdict == "dead" else b"",
+        settlement.delay,
+        settlement.reason,
+        int(settlement.failed),
+        int(settlement.crashed),
+        (result if finished else settlement.error) if settlement.reply else b"",
+        settlement.billed_ms,
+        settlement.megabytes,
+        int(settlement.cold),
+        settlement.log_bytes,
+        len(settlement.log),
+        *settlement.log,
+        len(settlement.orders),
+        *[value for order in settlement.orders for value in _order(order)],
+    ]

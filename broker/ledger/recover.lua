@@ -1,0 +1,50 @@
+-- recover: renew a worker's lease, and take back what dead workers held.
+-- ARGV: now (ISO 8601), worker ('' to renew none), lease in ms, m, then m workers known to be dead (their host says so).
+-- Answers the recovered: {queue, id, crashes}. They are at the front of their queues again.
+-- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
+-- an invocation that merely waited in a dead worker's hands does not become a poison pill.
+local WORKERS = 'broker:workers'
+local now_iso, worker, lease = take(), take(), take_number()
+if worker ~= '' then redis.call('ZADD', WORKERS, now_ms + lease, worker) end
+
+local dead = {}
+local any = false
+for _ = 1, take_number() do
+  dead[take()] = true
+  any = true
+end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', '(' .. string.format('%.0f', now_ms))) do
+  dead[name] = true
+  any = true
+end
+
+local recovered = {}
+local function take_back(queue, member)
+  local id, execution = string.match(member, '^([^:]+):(.+)$')
+  redis.call('ZREM', WIP .. queue, member)
+  local job = redis.call('HMGET', JOB .. id, 'status', 'crashes', 'running')
+  if job[1] ~= 'started' then
+    if not job[1] then add(BOOKS .. queue, 'vanished', 1) end
+    return
+  end
+  local crashes = tonumber(job[2]) or 0
+  if crashes == 0 or job[3] == execution then crashes = crashes + 1 end
+  redis.call('HSET', JOB .. id, 'status', 'queued', 'crashes', crashes)
+  wait_in_queue(queue, id, true)
+  recovered[#recovered + 1] = { queue, id, crashes }
+end
+
+for _, key in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
+  local queue = string.sub(key, #QUEUE + 1)
+  if any then
+    for _, member in ipairs(redis.call('ZRANGE', WIP .. queue, 0, -1)) do
+      local name = string.match(member, '^[^:]+:(.+)%.%x+$')
+      if name and dead[name] then take_back(queue, member) end
+    end
+  end
+  -- A stock RQ worker leases each execution on its own.
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)) do take_back(queue, member) end
+end
+for name in pairs(dead) do redis.call('ZREM', WORKERS, name) end
+finish_call()
+return recovered

@@ -1,0 +1,157 @@
+"""Publisher: event -> matching triggers -> ledger; with a thread that publishes together what comes together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from broker.errors import BrokerError, QueueFull
+from broker.event import Event, invocation_id
+from broker.ledger import Ledger, Order
+from broker.ledger.ledger import DUPLICATE, FULL, job_data
+from broker.routing import Routes
+from broker.source import Publishing, Receipt
+
+if TYPE_CHECKING:
+    from broker.config import Config
+    from broker.function import Function
+
+GROUP = 500
+"""How many events at the most go to Redis in one call: a bound on how long one script may hold the server."""
+
+USUAL = Publishing()
+
+
+class Publisher:
+    """Publishes events to the functions that the configuration's triggers name."""
+
+    def __init__(self, config: Config, ledger: Ledger, *, reply: str = "") -> None:
+        """Take the channel on which outcomes are awaited as `reply`, when `Publishing.reply` is to be used."""
+        self._functions = config.functions
+        self._routes = Routes(config.triggers)
+        self._ledger = ledger
+        self._reply = reply
+
+    def orders(self, event: Event, how: Publishing = USUAL) -> list[Order]:
+        """Return what is owed for the event: one order a function whose trigger matches.
+
+        Raises EventError when the event's data is not JSON.
+        """
+        names = self._routes.match(event.record(), event.source)
+        if not names:
+            return []
+        encoded = event.encode()
+        return [self._order(self._functions[name], event, encoded, how) for name in names]
+
+    def order_for(self, name: str, event: Event, how: Publishing = USUAL) -> Order:
+        """Return the order for one function, past all triggers."""
+        return self._order(self._functions[name], event, event.encode(), how)
+
+    def publish(self, events: Sequence[Event], how: Publishing = USUAL) -> list[Receipt]:
+        """Return once all is in Redis.
+
+        Raises QueueFull when an event met a full queue (of that event nothing was accepted; repeat all of them, what
+        was accepted is refused as a duplicate), StoreUnavailable when Redis did not answer.
+        """
+        receipts = []
+        for start in range(0, len(events), GROUP):
+            group = events[start : start + GROUP]
+            orders = [self.orders(event, how) for event in group]
+            receipts += self.publish_orders([event.id for event in group], orders)
+        for receipt in receipts:
+            if isinstance(receipt, QueueFull):
+                raise receipt
+        return [receipt for receipt in receipts if isinstance(receipt, Receipt)]
+
+    def publish_orders(self, ids: Sequence[str], orders: Sequence[Sequence[Order]]) -> list[Receipt | QueueFull]:
+        """Publish the orders of each event; the answer for an event that met a full queue is QueueFull."""
+        receipts: list[Receipt | QueueFull] = []
+        for event, owed, answers in zip(ids, orders, self._ledger.publish(orders), strict=True):
+            if FULL in answers:
+                full = owed[answers.index(FULL)]
+                receipts.append(QueueFull(full.queue, full.max_queue))
+            else:
+                receipts.append(
+                    Receipt(
+                        event=event,
+                        invocations=tuple(order.id for order in owed),
+                        duplicate=bool(owed) and all(answer == DUPLICATE for answer in answers),
+                    )
+                )
+        return receipts
+
+    def _order(self, function: Function, event: Event, encoded: bytes, how: Publishing) -> Order:
+        return Order(
+            queue=function.queue(how.priority),
+            id=invocation_id(function.name, event),
+            data=job_data(function.name, encoded),
+            description=f"{function.name}({event.subject or event.id})",
+            timeout=float(function.timeout),
+            keep=float(function.keep),
+            max_queue=function.max_queue,
+            delay=how.delay,
+            track=event.source if how.track else "",
+            event=event.id if how.track else "",
+            reply=self._reply if how.reply else "",
+        )
+
+
+class _Submission(msgspec.Struct, frozen=True):
+    event: str
+    orders: list[Order]
+    future: Future[Receipt]
+
+
+class GroupCommit:
+    """A thread that publishes submissions; those that arrive during one round trip share the next."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        """Start the thread."""
+        self._publisher = publisher
+        self._waiting: list[_Submission] = []
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, event: str, orders: list[Order]) -> Future[Receipt]:
+        """Return the receipt-to-be; it fails with QueueFull or StoreUnavailable."""
+        future: Future[Receipt] = Future()
+        with self._wake:
+            self._waiting.append(_Submission(event, orders, future))
+            self._wake.notify()
+        return future
+
+    def close(self) -> None:
+        """Publish what waits, then end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closed:
+                    self._wake.wait()
+                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+                if not group:
+                    return
+            self._commit(group)
+
+    def _commit(self, group: list[_Submission]) -> None:
+        try:
+            receipts = self._publisher.publish_orders([one.event for one in group], [one.orders for one in group])
+        except BrokerError as error:
+            for one in group:
+                one.future.set_exception(error)
+            return
+        for one, receipt in zip(group, receipts, strict=True):
+            if isinstance(receipt, QueueFull):
+                one.future.set_exception(receipt)
+            else:
+                one.future.set_result(receipt)

@@ -1,0 +1,335 @@
+"""Worker: an RQ worker whose loop is claim -> run in warm environments -> settle."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import selectors
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import rq
+from rq.command import PUBSUB_CHANNEL_TEMPLATE, handle_command, parse_payload
+from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
+from rq.worker.base import WorkerStatus
+
+from broker import identity, logs, store
+from broker.attempt import POISON, Attempt, Failure
+from broker.doorbell import MISSED, Doorbell
+from broker.errors import Expired, Stopped, StoreUnavailable, WorkerLost
+from broker.ledger import Ledger, Order, Settlement, available
+from broker.ledger.ledger import WAKE, function_of
+from broker.publisher import Publisher
+from broker.runtime.environment import Nursery
+from broker.runtime.messages import Died, Done, Lines, Message
+from broker.runtime.pool import Place, Pool
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from broker.config import Config
+    from broker.event import Event
+    from broker.function import Function
+
+log = logging.getLogger("broker.worker")
+
+LEASE = 4.0
+"""Seconds after which a silent worker's invocations go to others, by Redis' clock."""
+
+BEAT = 1.0
+"""Seconds between renewals of the lease; every queue is looked at as often, should a ring have been missed."""
+
+REGISTER_EVERY = 30.0
+"""Seconds between heartbeats of RQ's registration."""
+
+FLUSH_AFTER = 0.02
+"""Seconds for which a printed line waits for company before it is written to its log stream."""
+
+GROUP = 500
+"""How many settlements go to Redis in one call: a bound on how long one script may hold the server."""
+
+
+class Worker(rq.Worker):
+    """Runs the functions of one configuration. RQ's tools see it, suspend it and stop its jobs as one of their own."""
+
+    def __init__(self, config: Config, client: Redis, *, name: str | None = None) -> None:
+        """Take a connected client; the name must be unique, and is by default."""
+        self.functions = config.functions
+        name = name or identity.of_this_process()
+        super().__init__(sorted(self.functions) or ["broker"], name=name, connection=client, serializer=JSONSerializer)
+        self.ledger = Ledger(client, log_entries=config.settings.log_lines)
+        self._publisher = Publisher(config, self.ledger)
+        self._selector = selectors.DefaultSelector()
+        capacity = config.settings.environments or max(4, 2 * (os.cpu_count() or 1))
+        self._nursery = Nursery(config.root)
+        self._pool = Pool(self._nursery, self._selector, capacity=capacity)
+        self._grace = config.settings.grace
+        self._log_entries = config.settings.log_lines
+        self._hungry = set(self.functions)
+        """Functions that may have something waiting."""
+        self._due: dict[str, float] = {}
+        """function -> the monotonic moment at which something of it falls due."""
+        self._settlements: list[Settlement] = []
+        self._execution_number = 0
+        self._ended = 0
+        self._beat_at = self._registered_at = 0.0
+        self._away_until = self._away_for = 0.0
+        self._suspended = False
+        self._stop_requests = 0
+        self._end_by: float | None = None
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """Leave the connection's timeouts alone: this worker never blocks in Redis, as RQ's do for minutes."""
+        return connection
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **__: Any) -> bool:
+        """Run until asked to end; with `burst` until nothing waits. Returns whether anything was run."""
+        self._begin()
+        try:
+            while not self._may_end(burst=burst, max_jobs=max_jobs):
+                self._turn()
+        finally:
+            self._end()
+        return self._ended > 0
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._patience(time.monotonic())):
+            self._take(key.data())
+        now = time.monotonic()
+        self._take(self._pool.tick(now))
+        self._pool.redeal(now)
+        if now < self._away_until:
+            return
+        try:
+            self._settle()
+            self._write_logs(now)
+            self._beat(now)
+            self._claim(now)
+            self._away_for = 0.0
+        except StoreUnavailable as error:
+            self._away_for = min(2.0, max(0.05, self._away_for * 2))
+            self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
+            log.warning("%s; trying again in %.1f s", error, self._away_until - now)
+
+    def _patience(self, now: float) -> float:
+        """Return how many seconds the loop may sleep when nothing happens."""
+        if now < self._away_until:
+            return min(self._away_until - now, self._pool.next_tick(now))
+        if self._settlements or self._wants(now):
+            return 0.0
+        moments = [self._beat_at, *self._due.values()]
+        moments += [
+            attempt.unflushed_since + FLUSH_AFTER for attempt in self._pool.attempts() if attempt.unflushed_since
+        ]
+        if self._end_by is not None:
+            moments.append(self._end_by)
+        return max(0.0, min(min(moments) - now, self._pool.next_tick(now)))
+
+    # -- claim -------------------------------------------------------------------------------------------------------
+
+    def _wants(self, now: float) -> list[tuple[Function, int]]:
+        """Return the functions that may have something waiting and can be given it, and how much."""
+        if self._suspended or self._stop_requests:
+            return []
+        functions = (self.functions[name] for name in self._hungry)
+        asked = ((function, self._pool.vacancies(function, now)) for function in functions)
+        return [(function, vacancies) for function, vacancies in asked if vacancies > 0]
+
+    def _claim(self, now: float) -> None:
+        for name in [name for name, due in self._due.items() if due <= now]:
+            del self._due[name]
+            self._hungry.add(name)
+        for function, vacancies in self._wants(now):
+            self._claim_for(function, vacancies, now)
+        self._pool.flush()
+
+    def _claim_for(self, function: Function, vacancies: int, now: float) -> None:
+        batch = function.batch
+        want, size, window = (batch.size, batch.size, int(batch.window * 1000)) if batch else (vacancies, 0, 0)
+        lanes = [(queue, want, function.concurrency or 0, size, window) for queue in function.queues]
+        answer = self.ledger.claim(self.name, lanes, self._execution_number)
+        claimed = answer.claimed
+        self._execution_number += len(claimed)
+        self._pool.note_demand(function, more=len(claimed) >= want, now=now)
+        if len(claimed) < want:
+            self._hungry.discard(function.name)
+        if answer.due_in is not None:
+            self._due[function.name] = now + answer.due_in
+        if batch:
+            if claimed:
+                self._start(Attempt(function, claimed), now)
+            return
+        for one in claimed:
+            self._start(Attempt(function, [one]), now)
+
+    def _start(self, attempt: Attempt, now: float) -> None:
+        max_age = attempt.function.max_age
+        if any(one.crashes >= POISON for one in attempt.claimed):
+            lost = WorkerLost(f"its worker or its environment died {POISON} times while it ran")
+            self._settlements += attempt.bury(Failure.of(lost), self._follow)
+        elif max_age is not None and attempt.age() > max_age:
+            expired = Expired(f"it was not run within max_age ({max_age})")
+            self._settlements += attempt.bury(Failure.of(expired), self._follow)
+        else:
+            for one in attempt.claimed:
+                if one.crashes:
+                    self.ledger.mark_running(one)
+            attempt.say(logs.start(attempt.id))
+            self._pool.give(attempt, now)
+
+    # -- run and settle ----------------------------------------------------------------------------------------------
+
+    def _take(self, messages: list[tuple[Place, Message]]) -> None:
+        for place, message in messages:
+            if isinstance(message, Lines):
+                if (printing := self._pool.attempt_of(place, message)) is not None:
+                    for line in message.lines:
+                        printing.say(line.text, line.level, line.time_ms)
+                continue
+            attempt = self._pool.settle(place, message)
+            if attempt is not None and isinstance(message, Done | Died):
+                self._ended += len(attempt.claimed)
+                self._hungry.add(attempt.function.name)
+                self._settlements += self._conclude(attempt, message)
+
+    def _conclude(self, attempt: Attempt, message: Done | Died) -> list[Settlement]:
+        if isinstance(message, Died):
+            failure, duration_ms = Failure.of(message.error, message.body), attempt.running_for() * 1000
+            if isinstance(message.error, Stopped):
+                return attempt.bury(failure, self._follow)
+            attempt.say(f"[ERROR] {failure.reason}: {message.error}", "ERROR")
+            return attempt.fail(failure, self._follow, duration_ms=duration_ms, used=message.max_rss)
+        if not message.ok:
+            failure = Failure.raised(message.body)
+            return attempt.fail(failure, self._follow, duration_ms=message.duration_ms, used=message.max_rss)
+        return attempt.succeed(message.body, self._follow, duration_ms=message.duration_ms, used=message.max_rss)
+
+    def _follow(self, destination: str, event: Event) -> list[Order]:
+        """Return what is owed to a destination: a function, or whoever listens to a queue."""
+        kind, _, name = destination.rpartition(":")
+        if kind == "queue":
+            return self._publisher.orders(event.sent_to(name))
+        return [self._publisher.order_for(name, event)]
+
+    def _settle(self) -> None:
+        while self._settlements:
+            group = self._settlements[:GROUP]
+            answers = self.ledger.settle(self.name, group)
+            del self._settlements[: len(group)]
+            for settlement, written in zip(group, answers, strict=True):
+                if not written:
+                    log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
+
+    def _write_logs(self, now: float) -> None:
+        due = [one for one in self._pool.attempts() if one.unflushed_since and now - one.unflushed_since >= FLUSH_AFTER]
+        if due:
+            with available():
+                written = [(attempt.function.name, attempt.id, attempt.take_lines()) for attempt in due]
+                logs.append(self.connection, written, keep=self._log_entries)
+
+    # -- lease and registration --------------------------------------------------------------------------------------
+
+    def _beat(self, now: float) -> None:
+        if now < self._beat_at:
+            return
+        self._beat_at = now + BEAT
+        with available():
+            self._suspended = bool(self.connection.exists(WORKERS_SUSPENDED))
+        dead = [name for name in self.ledger.workers() if name != self.name and identity.is_dead(name)]
+        for queue, id_, crashes in self.ledger.recover(worker=self.name, lease=LEASE, dead=dead):
+            log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
+            self._hungry.add(function_of(queue))
+        self._hungry.update(self.functions)
+        self._register(now)
+
+    def _register(self, now: float) -> None:
+        state = WorkerStatus.BUSY if self._pool.running else WorkerStatus.IDLE
+        state = WorkerStatus.SUSPENDED if self._suspended else state
+        if state != self.get_state() or now - self._registered_at > REGISTER_EVERY:
+            self._registered_at = now
+            with available():
+                self.set_state(state)
+                self.heartbeat()
+
+    def _begin(self) -> None:
+        with available():
+            self.register_birth()
+            self.set_state(WorkerStatus.STARTED)
+        self._commands = PUBSUB_CHANNEL_TEMPLATE % self.name
+        self._doorbell = Doorbell(self.connection, [WAKE, self._commands])
+        self._selector.register(self._doorbell, selectors.EVENT_READ, self._hear)
+        self._selector.register(self._nursery, selectors.EVENT_READ, self._pool.read_nursery)
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(reader, selectors.EVENT_READ, lambda: self._wake(reader))
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._install_signal_handlers()
+
+    def _wake(self, reader: int) -> list[tuple[Place, Message]]:
+        os.read(reader, 4096)
+        return []
+
+    def _hear(self) -> list[tuple[Place, Message]]:
+        for channel, message in self._doorbell.heard():
+            if channel == self._commands:
+                self._obey(message)
+            elif channel == MISSED:
+                self._hungry.update(self.functions)
+            elif (name := function_of(message.decode())) in self.functions:
+                self._hungry.add(name)
+        return []
+
+    def _obey(self, message: bytes) -> None:
+        payload = parse_payload({"data": message})
+        if payload.get("command") in {"stop-job", "stop-execution"}:
+            self._pool.kill(str(payload.get("job_id")), Stopped("it was stopped on request"))
+        else:
+            handle_command(self, payload)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """End: the first time when what runs has ended or the grace period is over, the second time at once."""
+        del signum, frame
+        self._stop_requests += 1
+        if self._end_by is None:
+            self._end_by = time.monotonic() + self._grace
+
+    def _may_end(self, *, burst: bool, max_jobs: int | None) -> bool:
+        if max_jobs is not None and self._ended >= max_jobs:
+            self._stop_requests = max(1, self._stop_requests)
+        if self._stop_requests > 1 or (self._end_by is not None and time.monotonic() > self._end_by):
+            return True
+        at_rest = not self._pool.running and not self._settlements
+        return at_rest and (
+            self._stop_requests > 0 or (burst and not self._hungry and time.monotonic() >= self._away_until)
+        )
+
+    def _end(self) -> None:
+        """Give back what has not ended, then leave; what cannot be given back is taken back by others."""
+        for attempt in self._pool.drain():
+            self._settlements += attempt.release()
+        for attempt in list(self._pool.attempts()):
+            self._settlements += attempt.requeue()
+        self._pool.close()
+        try:
+            self._settle()
+            with available():
+                self.register_death()
+            self.ledger.leave(self.name)
+        except StoreUnavailable as error:
+            log.warning("%s; what this worker held goes to others in %.0f s", error, LEASE)
+        self._doorbell.close()
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+
+
+def main(config: Config, *, burst: bool = False, name: str | None = None) -> int:
+    """Run a worker until a signal ends it; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    Worker(config, store.connect(config, wait=True), name=name).work(burst=burst)
+    return 0
