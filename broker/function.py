@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from broker.quantity import Duration, Size
 
 Priority = Literal["high", "normal", "low"]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,7 +21,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     half of it and all of it, so that what failed together does not come back together.
     """
 
-    attempts: int = 3
+    attempts: Count = 3
     backoff: Literal["exponential", "fixed"] | list[Duration] = "exponential"
     base: Duration = Duration(1)
     max: Duration = Duration(300)
@@ -40,7 +41,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Hand over up to `size` events at once; wait up to `window` for a batch to fill."""
 
-    size: int = 10
+    size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
     window: Duration = Duration(0)
 
 
@@ -57,9 +58,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retry: Retry = Retry()
     max_age: Duration | None = None
     """An invocation older than this is not tried any more; it is a dead letter. None: no limit."""
-    concurrency: int | None = None
+    concurrency: Count | None = None
     """How many run at once, over all hosts. None: as many as there are environments."""
-    max_queue: int = 1_000_000
+    max_queue: Count = 1_000_000
     keep: Duration = Duration(3600)
     """How long the record of an ended invocation is kept; as long, its event's id is refused as a duplicate."""
     keep_warm: Duration = Duration(300)

@@ -12,7 +12,9 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
+import sys
 from concurrent.futures import Future
+from hashlib import blake2b
 from pathlib import Path
 from threading import Event as Flag
 from types import ModuleType
@@ -126,6 +128,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         del root
         return []
 
+    def claims(self, root: Path) -> list[str]:
+        """Return what this source needs for itself alone; two sources with the same claim are a mistake."""
+        del root
+        return []
+
     def plan(self, root: Path) -> list[str]:
         """Return what this source will do, one short line each, for `broker check` and the start screen."""
         del root
@@ -150,26 +157,31 @@ def find(kind: str, root: Path) -> type[Source]:
         if not (inspect.isclass(loaded) and issubclass(loaded, Source)):
             raise SourceError(f"the entry point {entry.value} is not a Source")
         return loaded
-    known = sorted({*_shipped(), *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+    known = sorted({*shipped(), *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS))})
     raise SourceError(f"unknown kind {kind!r}: expected {', '.join(known)}, or a file such as ./my_source.py:Name")
 
 
-def _shipped() -> list[str]:
+def shipped() -> list[str]:
+    """Return the kinds that come with broker."""
     spec = importlib.util.find_spec("sources")
     places = list(spec.submodule_search_locations or []) if spec else []
-    return [path.stem for place in places for path in Path(place).glob("*.py") if path.stem != "__init__"]
+    return [path.stem for place in places for path in Path(place).glob("[!_]*.py")]
 
 
 def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise SourceError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"broker_source_{path.stem}", path)
+    # Two files may have the same name; modules may not.
+    name = f"broker_source_{path.stem}_{blake2b(bytes(path.resolve()), digest_size=4).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise SourceError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # msgspec looks there for the names in a struct's annotations
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the border to a third party's code
+        del sys.modules[name]
         raise SourceError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 

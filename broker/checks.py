@@ -1,0 +1,187 @@
+"""Checks: what types cannot say about config.toml; names that must exist, limits, files that must be there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker.errors import PatternError
+from broker.function import Function
+from broker.names import inside, nearest
+from broker.pattern import compile as compile_pattern
+from broker.quantity import Duration, Size
+from broker.source import Source
+from broker.table import MISSING, Reader
+from broker.trigger import Trigger
+
+_SCHEMES = ("redis", "rediss", "unix", "sentinel")
+_LEAST_TIME = Duration(0.001)
+_LEAST_MEMORY = Size(16 << 20)  # less does not start an interpreter
+
+
+def check(
+    reader: Reader,
+    root: Path,
+    *,
+    redis: str | None,
+    functions: Mapping[str, Function | None],
+    sources: Mapping[str, Source | None],
+    kinds: Mapping[str, str],
+    triggers: Sequence[Trigger | None],
+) -> None:
+    """Note every mistake that shows only when tables are seen together.
+
+    None stands for a table already found wrong, MISSING for a required field of one.
+    """
+    if redis is not None:
+        _check_redis(reader, redis)
+    queues = [name for name in sources if kinds.get(name) == "queue"]
+    for function in functions.values():
+        if function is not None:
+            _check_function(reader, function, root)
+            for key in ("on_success", "on_failure"):
+                _check_destination(reader, function, key, functions, queues)
+    _check_sources(reader, sources, root)
+    _check_triggers(reader, triggers, functions, sources)
+
+
+def _check_redis(reader: Reader, url: str) -> None:
+    scheme = urlsplit(url).scheme
+    if scheme not in _SCHEMES:
+        got = f" {scheme}://" if scheme and "broker.redis" not in reader.written else " something else"
+        reader.wrong("broker.redis", f"expected a URL with {', '.join(f'{name}://' for name in _SCHEMES)}, got{got}")
+
+
+def _check_function(reader: Reader, function: Function, root: Path) -> None:
+    place = inside("functions", function.name)
+    if function.handler is not MISSING and (problem := _missing_handler(function.handler, root)):
+        reader.wrong(f"{place}.handler", reader.redact(problem, f"{place}.handler"))
+    for key in ("timeout", "init_timeout", "max_age"):
+        limit: Duration | None = getattr(function, key)
+        if limit is not None and limit < _LEAST_TIME:
+            shown = reader.show(str(limit), f"{place}.{key}")
+            reader.wrong(f"{place}.{key}", f"expected at least {_LEAST_TIME}, got {shown}")
+    if function.memory < _LEAST_MEMORY:
+        shown = reader.show(str(function.memory), f"{place}.memory")
+        reader.wrong(f"{place}.memory", f"expected at least {_LEAST_MEMORY}, got {shown}")
+    for name, value in function.variables.items():
+        if not name or "=" in name or "\0" in name + value:
+            reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
+    retry = function.retry
+    if retry.backoff == []:
+        reader.wrong(f"{place}.retry.backoff", "expected at least one wait, got an empty list")
+    if retry.backoff == "exponential" and retry.base > retry.max:
+        base, most = (reader.show(str(getattr(retry, key)), f"{place}.retry.{key}") for key in ("base", "max"))
+        reader.wrong(f"{place}.retry", f"base is longer than max: {base}, {most}")
+
+
+def _missing_handler(handler: str, root: Path) -> str:
+    """Return what is missing for the handler to be there, without importing anything; or nothing."""
+    module, _, name = handler.rpartition(":") if ":" in handler else handler.rpartition(".")
+    is_file = module.endswith(".py") or "/" in module
+    if not module or not all(part.isidentifier() for part in name.split(".")) or (is_file and ":" not in handler):
+        forms = '"handlers/thumbnail.py:handler" or "package.module.handler"'
+        return f"expected {forms}, got {json.dumps(handler, ensure_ascii=False)}"
+    if is_file:
+        path = root / module
+        if path.is_file():
+            return ""
+        beside = [str(Path(module).parent / each.name) for each in path.parent.glob("*.py")]
+        hint = nearest(module, beside)
+        return f"there is no file {module} in {root}" + (f"; {hint}" if hint else "")
+    return "" if _importable(module, root) else f"there is no module {module}, neither in {root} nor installed"
+
+
+def _importable(module: str, root: Path) -> bool:
+    top, *rest = module.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return False
+    spec: ModuleSpec | None = PathFinder.find_spec(top, [str(root)])
+    if spec is None:
+        try:
+            spec = importlib.util.find_spec(top)  # imports nothing, as the name has no dot
+        except ValueError:  # a module that was made by hand, such as __main__
+            return False
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
+    return spec is not None
+
+
+def _check_destination(
+    reader: Reader, function: Function, key: str, functions: Iterable[str], queues: Iterable[str]
+) -> None:
+    target: str | None = getattr(function, key)
+    place = f"{inside('functions', function.name)}.{key}"
+    if target is None:
+        return
+    shown = reader.show(target, place)
+    if target == function.name:
+        reader.wrong(place, "the function would run itself for ever")
+    elif target.startswith("queue:"):
+        if target.removeprefix("queue:") not in queues:
+            known = [f"queue:{name}" for name in queues]
+            reader.wrong(place, f'{shown} is no source of kind = "queue"', nearest(target, known))
+    elif target not in functions:
+        known = [*functions, *(f"queue:{name}" for name in queues)]
+        reader.wrong(
+            place, f"there is no function {shown}", nearest(target, known) or "or queue:NAME of a queue source"
+        )
+
+
+def _check_sources(reader: Reader, sources: Mapping[str, Source | None], root: Path) -> None:
+    claimed: dict[str, str] = {}
+    for name, source in sources.items():
+        if source is None:
+            continue
+        place = inside("sources", name)
+        try:
+            problems = source.check(root)
+            claims = [] if problems else source.claims(root)
+        except Exception as error:  # noqa: BLE001 -- the border to a third party's source
+            problems, claims = [f"its check failed: {type(error).__name__}: {error}"], []
+        for problem in problems:
+            reader.wrong(place, reader.redact(problem, place))
+        for claim in claims:
+            if (other := claimed.setdefault(claim, place)) != place:
+                reader.wrong(place, reader.redact(f"{claim} belongs to {other} already", place))
+
+
+def _check_triggers(
+    reader: Reader,
+    triggers: Sequence[Trigger | None],
+    functions: Mapping[str, Function | None],
+    sources: Mapping[str, Source | None],
+) -> None:
+    seen: dict[str, int] = {}
+    for number, trigger in enumerate(triggers, 1):
+        if trigger is None:
+            continue
+        place = f"triggers#{number}"
+        for key, name, known in (("source", trigger.source, sources), ("function", trigger.function, functions)):
+            if name is not MISSING and name not in known:
+                where = f"{place}.{key}"
+                hint = nearest(name, known) or f"known: {', '.join(known) or 'none'}"
+                reader.wrong(where, f"there is no {key} {reader.show(name, where)}", hint)
+        if trigger.pattern is not None:
+            try:
+                compile_pattern(trigger.pattern)
+            except PatternError as error:
+                _wrong_pattern(reader, f"{place}.pattern", str(error))
+        if MISSING in (trigger.source, trigger.function):
+            continue
+        first = seen.setdefault(repr((trigger.source, trigger.function, trigger.pattern)), number)
+        if first != number:
+            reader.wrong(place, f"says the same as triggers#{first}")
+
+
+def _wrong_pattern(reader: Reader, place: str, problem: str) -> None:
+    # A message may hold part of a value, which could not be recognised; what comes before the colon is the field.
+    if names := reader.secret(place):
+        problem = f"{problem.partition(': ')[0]}: not possible with the value of {', '.join(names)} filled in"
+    reader.wrong(place, problem)

@@ -1,0 +1,29 @@
+"""Settings: the `[broker]` table; what concerns the broker as a whole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from broker.function import Count
+from broker.quantity import Duration
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[broker]` table."""
+
+    data: str = ".broker"
+    """The folder of the embedded server, layers and logs."""
+    redis: str | None = None
+    """URL of the Redis or Valkey to use instead of the embedded one: `redis://`, `rediss://`, `unix://`, `sentinel://`."""
+    workers: Count = 1
+    """How many worker processes `broker up` starts."""
+    environments: Count | None = None
+    """How many environments one worker may have. None: twice the processor cores, at least four."""
+    grace: Duration = Duration(10)
+    """How long running attempts may go on after Ctrl-C."""
+    fsync: Literal["everysec", "always"] = "everysec"
+    """When the embedded server writes to the disk: every second, or before each answer."""
+    log_lines: Count = 16384
+    """How many entries a log stream keeps."""

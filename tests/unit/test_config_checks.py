@@ -1,0 +1,188 @@
+"""config.load: mistakes that show only when tables are seen together, or beside the files they speak of."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from broker.config import load
+from broker.errors import ConfigError
+
+SOURCES = """
+from broker.source import Source
+
+class Queue(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    wrong: str = ""
+    mine: list[str] = []
+
+    def check(self, root):
+        return [self.wrong] if self.wrong else []
+
+    def claims(self, root):
+        return self.mine
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "thumbnail.py").write_text("raise SystemExit('a check imports nothing')")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "module.py").write_text("raise SystemExit('a check imports nothing')")
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "queue.py").write_text(SOURCES)
+    return tmp_path
+
+
+@pytest.fixture
+def mistakes(project):
+    """Return the mistakes of a configuration of this text, as `place: problem (hint)`."""
+
+    def mistakes(text):
+        (project / "config.toml").write_text(text)
+        try:
+            load(project / "config.toml", {})
+        except ConfigError as error:
+            return [str(mistake).partition(": ")[2] for mistake in error.mistakes]
+        return []
+
+    return mistakes
+
+
+F = '[functions.f]\nhandler = "handlers/thumbnail.py:handler"\n'
+G = '[functions.g]\nhandler = "handlers/thumbnail.py:handler"\n'
+Q = '[sources.q]\nkind = "queue"\n'
+T = '[[triggers]]\nsource = "q"\nfunction = "f"\n'
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "handlers/thumbnail.py:handler",
+        "./handlers/thumbnail.py:Class.method",
+        "package.module:handler",
+        "package.module.handler",
+        "package.module:Class.method",
+        "json.dumps",
+        "email.mime.text:MIMEText",
+    ],
+)
+def test_a_handler_that_is_there_is_found_without_importing_it(mistakes, handler):
+    assert mistakes(f'[functions.f]\nhandler = "{handler}"') == []
+    assert "package" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [
+        ("", 'expected "handlers/'),
+        ("handler", 'expected "handlers/'),
+        ("handlers/thumbnail.py", 'expected "handlers/'),
+        ("handlers/thumbnail.py:", 'expected "handlers/'),
+        ("handlers/thumbnail.py:a-b", 'expected "handlers/'),
+        (":handler", 'expected "handlers/'),
+        ("handlers/thumbnails.py:handler", "there is no file handlers/thumbnails.py in"),
+        ("nowhere/thumbnail.py:handler", "there is no file nowhere/thumbnail.py in"),
+        ("package.modul:handler", "there is no module package.modul, neither in"),
+        ("package.module.deeper.handler", "there is no module package.module.deeper"),
+        ("nowhere_at_all.handler", "there is no module nowhere_at_all"),
+        ("a-b.handler", "there is no module a-b"),
+    ],
+)
+def test_a_handler_that_is_not_there_is_a_mistake(mistakes, handler, problem):
+    (mistake,) = mistakes(f'[functions.f]\nhandler = "{handler}"')
+    assert mistake.startswith(f"functions.f.handler: {problem}")
+
+
+def test_a_module_that_no_file_stands_behind_is_not_there(mistakes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "made_by_hand", ModuleType("made_by_hand"))
+    (mistake,) = mistakes('[functions.f]\nhandler = "made_by_hand.handler"')
+    assert "there is no module made_by_hand" in mistake
+
+
+def test_a_handler_file_that_is_nearly_there_is_suggested(mistakes):
+    (mistake,) = mistakes('[functions.f]\nhandler = "handlers/tumbnail.py:handler"')
+    assert 'did you mean "handlers/thumbnail.py"?' in mistake
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('timeout = "0s"', 'timeout: expected at least 1ms, got "0s"'),
+        ("init_timeout = 0.0001", 'init_timeout: expected at least 1ms, got "0.1ms"'),
+        ("max_age = 0", 'max_age: expected at least 1ms, got "0s"'),
+        ('memory = "15MB"', 'memory: expected at least 16MB, got "15MB"'),
+        ('variables = { "A=B" = "x" }', 'variables."A=B": not possible as an environment variable'),
+        ('variables = { A = "\\u0000" }', "variables.A: not possible as an environment variable"),
+        ("retry = { backoff = [] }", "retry.backoff: expected at least one wait, got an empty list"),
+        ('retry = { base = "10m" }', 'retry: base is longer than max: "10m", "5m"'),
+        ('on_success = "g"', 'on_success: there is no function "g" (or queue:NAME of a queue source)'),
+        ('on_success = "f"', "on_success: the function would run itself for ever"),
+        ('on_failure = "queue:p"', 'on_failure: "queue:p" is no source of kind = "queue" (did you mean "queue:q"?)'),
+        ('on_failure = "q"', 'on_failure: there is no function "q" (or queue:NAME of a queue source)'),
+    ],
+)
+def test_a_limit_that_cannot_work_is_a_mistake(mistakes, line, expected):
+    assert mistakes(F + line + "\n" + Q) == [f"functions.f.{expected}"]
+
+
+@pytest.mark.parametrize(
+    "line", ['on_success = "g"', 'on_failure = "queue:q"', 'retry = { backoff = "fixed", base = "10m" }']
+)
+def test_what_can_work_is_none(mistakes, line):
+    assert mistakes(F + line + "\n" + G + Q) == []
+
+
+def test_a_destination_may_be_a_queue_that_is_wrong_otherwise(mistakes):
+    assert mistakes(F + 'on_failure = "queue:q"\n' + Q + 'wrong = "no"') == ["sources.q: no"]
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h:1/0", "unix:///tmp/s", "sentinel://a,b/name"])
+def test_a_redis_url_has_a_scheme_that_is_known(mistakes, url):
+    assert mistakes(f'[broker]\nredis = "{url}"') == []
+
+
+@pytest.mark.parametrize(
+    ("url", "got"), [("http://:sesame@h", "http://"), ("localhost:6379", "localhost://"), ("db", "something else")]
+)
+def test_any_other_redis_url_is_a_mistake(mistakes, url, got):
+    known = "redis://, rediss://, unix://, sentinel://"
+    assert mistakes(f'[broker]\nredis = "{url}"') == [f"broker.redis: expected a URL with {known}, got {got}"]
+
+
+def test_what_a_source_finds_wrong_is_a_mistake(mistakes):
+    assert mistakes(Q + 'wrong = "this will not do"') == ["sources.q: this will not do"]
+
+
+def test_two_sources_cannot_claim_the_same(mistakes):
+    text = '[sources.{0}]\nkind = "queue"\nmine = ["{1}", "{1}"]\n'
+    assert mistakes(text.format("a", "port 1") + text.format("b", "port 2")) == []
+    assert mistakes(text.format("a", "port 1") + text.format("b", "port 1")) == [
+        "sources.b: port 1 belongs to sources.a already",
+        "sources.b: port 1 belongs to sources.a already",
+    ]
+
+
+def test_a_trigger_names_what_there_is(mistakes):
+    assert mistakes(T) == [
+        'triggers#1.source: there is no source "q" (known: none)',
+        'triggers#1.function: there is no function "f" (known: none)',
+    ]
+    assert mistakes(F + Q + T) == []
+
+
+def test_a_trigger_written_twice_is_a_mistake(mistakes):
+    other = T + 'pattern = { a = ["x"] }\n'
+    assert mistakes(F + Q + T + other) == []
+    assert mistakes(F + Q + T + other + other) == ["triggers#3: says the same as triggers#2"]
+
+
+def test_sources_and_functions_without_triggers_are_fine(mistakes):
+    assert mistakes(F + Q) == []
+
+
+def test_a_pattern_is_compiled(mistakes):
+    (mistake,) = mistakes(F + Q + T + 'pattern = { data = { size = [{ numeric = [">"] }] } }')
+    assert mistake.startswith("triggers#1.pattern: data.size.numeric: expected =, >, >=")
