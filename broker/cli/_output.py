@@ -1,0 +1,107 @@
+"""What commands print: a table for a terminal, aligned columns for a pipe, JSON when asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""Gives a command the parameter `as_json`."""
+
+# What could move the cursor or change the terminal; texts come from events and functions.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table: the key of its values in a row, and its heading (by default the key)."""
+
+    key: str
+    title: str = ""
+    right: bool = False
+    """Whether it is aligned to the right, as numbers are."""
+
+    @property
+    def heading(self) -> str:
+        """What stands above it."""
+        return self.title or self.key
+
+
+def print_table(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[Column],
+    *,
+    as_json: bool = False,
+    title: str = "",
+    nothing: str = "",
+) -> None:
+    """Print rows: as one JSON array with all their keys, or the named columns for people.
+
+    `nothing` is said, to people only, when there are no rows. A value of None is left empty.
+    """
+    rows = list(rows)
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        if nothing:
+            click.echo(f"{title}: {nothing}" if title else nothing)
+    elif sys.stdout.isatty():
+        _draw(rows, columns, title)
+    else:
+        _align(rows, columns, title)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented for people and on one line for programs."""
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str))
+
+
+def print_record(record: Mapping[str, Any], *, as_json: bool = False) -> None:
+    """Print one thing: a line for each of its fields."""
+    if as_json:
+        print_json(record)
+        return
+    width = max(map(len, record), default=0)
+    for key, value in record.items():
+        click.echo(f"{click.style(key.ljust(width), bold=True)}  {clean(value)}")
+
+
+def clean(value: Any) -> str:
+    """Return a value as text that is safe to show: control characters are spelled out."""
+    text = "" if value is None else str(value)
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> None:
+    # 80 ms to import, so only when there is somebody to look at it.
+    from rich import box  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean(row.get(column.key))) for column in columns))
+    Console().print(table)
+
+
+def _align(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> None:
+    if title:
+        click.echo(f"{title}:")
+    cells = [[column.heading.upper() for column in columns]]
+    cells += [[clean(row.get(column.key)).replace("\n", "\\n") for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        padded = [
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())

@@ -1,0 +1,36 @@
+"""Project: what a command works on; the configuration that the command line names, read when it is needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.config import Config, load
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+class Project:
+    """The configuration of this command line, and its Redis."""
+
+    def __init__(self) -> None:
+        self._path: str | None = click.get_current_context().meta.get("broker.config")
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration. Raises ConfigError with all mistakes."""
+        return load(self._path)
+
+    @cached_property
+    def redis(self) -> Redis:
+        """A client whose server has answered. Raises StoreError."""
+        from broker.store import connect  # noqa: PLC0415 -- 200 ms that commands without Redis do without
+
+        return connect(self.config)
+
+
+pass_project = click.make_pass_decorator(Project, ensure=True)
+"""Gives a command the Project as its first argument."""

@@ -1,0 +1,224 @@
+"""Store: the connection to Redis or Valkey, the embedded one or the one that the configuration names."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import NoPermissionError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from broker import address
+from broker.embedded import Server
+from broker.errors import StoreError, StoreMissing, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.config import Config
+
+__all__ = ["OLDEST", "SOCKET_TIMEOUT", "Server", "complaints", "connect", "describe", "open_url"]
+
+log = logging.getLogger(__name__)
+
+OLDEST = (6, 2)
+"""The first version with what the ledger's scripts use."""
+
+SOCKET_TIMEOUT = 20.0
+"""Seconds that an answer may take; a blocking command must come back sooner than that."""
+
+_OPTIONS: Mapping[str, Any] = {
+    "socket_timeout": SOCKET_TIMEOUT,
+    "socket_connect_timeout": 5,
+    "health_check_interval": 15,
+    "decode_responses": False,
+}
+
+
+def connect(config: Config, *, wait: bool = False) -> redis.Redis:
+    """Return a client whose server has answered.
+
+    With `wait`, block until there is a server and it has loaded its data, and log about it; a server that refuses the
+    password is not waited for. The client repeats a command whose connection broke, for about two seconds.
+
+    Raises StoreMissing when there is no server, StoreUnavailable when it is loading or does not answer, StoreError
+    when it refuses us. No message holds a password.
+    """
+    pause, told = 0.05, 0.0
+    while True:
+        try:
+            return _connect_once(config)
+        except (StoreMissing, StoreUnavailable) as error:
+            if not wait:
+                raise
+            if time.monotonic() - told > 10:
+                log.warning("waiting for Redis: %s", error)
+                told = time.monotonic()
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1)
+
+
+def open_url(url: str, *, patient: bool = True) -> redis.Redis:
+    """Return a client for `redis://`, `rediss://`, `unix://` or `sentinel://`; nothing is sent yet.
+
+    `sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB][?sentinel_password=...]` follows the master
+    that these sentinels name. `patient` clients repeat a command whose connection broke.
+
+    Raises StoreError when the URL is none of these.
+    """
+    retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 6, (redis.ConnectionError,))
+    options = {**_OPTIONS, "retry": retry if patient else Retry(NoBackoff(), 0)}
+    try:
+        if url.startswith("sentinel://"):
+            return _sentinel(url, options)
+        return redis.Redis.from_url(url, **options)
+    except ValueError:
+        # Not chained, and its text not repeated: it may hold a part of the password.
+        raise StoreError(
+            f"{address.public(url)} is not the URL of a Redis: expected redis://, rediss://, unix:// or sentinel://, "
+            f"with special characters of the password percent-encoded"
+        ) from None
+
+
+def describe(client: redis.Redis) -> str:
+    """Return what kind of server it is: `Valkey 9.1.2`."""
+    info = _info(client)
+    if valkey := info.get("valkey_version"):
+        return f"Valkey {valkey}"
+    return f"Redis {info.get('redis_version', '?')}"
+
+
+def complaints(client: redis.Redis) -> list[str]:
+    """Return what an external server lacks to keep accepted events, one sentence each."""
+    info = _info(client)
+    found = []
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
+        found.append(f"Redis {version} is too old: 6.2 or newer is needed")
+    if info.get("role", "master") != "master":
+        found.append("this server is a replica and takes no writes: connect to its master, or use sentinel://")
+    if info.get("cluster_enabled"):
+        found.append("this server is part of a cluster, which is not supported: use a single server, or sentinel://")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory") and policy != "noeviction":
+        found.append(
+            f"it drops data when its memory is full (maxmemory-policy {policy}): set maxmemory-policy noeviction"
+        )
+    return [*found, *_durability(client, info), *_access(client)]
+
+
+def _durability(client: redis.Redis, info: Mapping[str, Any]) -> list[str]:
+    found = []
+    if not info.get("aof_enabled"):
+        snapshots = _setting(client, "save")
+        if snapshots is None or snapshots:
+            found.append(
+                "it has no append-only file, so a crash loses the events since the last snapshot: set appendonly yes"
+            )
+        else:
+            found.append("it keeps nothing on disk, so a restart loses every accepted event: set appendonly yes")
+    elif info.get("aof_last_write_status", "ok") != "ok":
+        found.append("its last write to the append-only file failed: see its log; is the disk full?")
+    return found
+
+
+def _access(client: redis.Redis) -> list[str]:
+    options = client.connection_pool.connection_kwargs
+    if "path" in options or options.get("password") or options.get("credential_provider"):
+        return []
+    host = str(options.get("host", "localhost"))
+    if not _loopback(host):
+        return [f"anyone who reaches {host} may use it without a password: set requirepass, and put it into the URL"]
+    open_to_all = not _setting(client, "requirepass") and _setting(client, "protected-mode") == "no"
+    if open_to_all and any(not _loopback(name.strip("-")) for name in (_setting(client, "bind") or "*").split()):
+        return ["it listens beyond this machine and has no password: set requirepass, or bind 127.0.0.1"]
+    return []
+
+
+def _connect_once(config: Config) -> redis.Redis:
+    url = config.settings.redis
+    if url is None:
+        path = address.find(config.data)
+        url, name = address.url(path), f"the embedded Redis in {config.data}"
+        if not path.exists():
+            raise StoreMissing(f"{name} does not run: start it with `broker up`")
+    else:
+        name = f"Redis at {address.public(url)}"
+    try:
+        # The first word is said without patience, so that a wrong address is told at once.
+        with open_url(url, patient=False) as first:
+            first.ping()
+    except redis.BusyLoadingError as error:
+        raise StoreUnavailable(f"{name} is still loading its data: try again in a moment") from error
+    except (redis.AuthenticationError, NoPermissionError) as error:
+        raise StoreError(f"{name} refuses us: {error}") from error
+    except (redis.RedisError, OSError) as error:
+        if config.settings.redis is None:
+            raise StoreMissing(f"{name} does not run any more: start it with `broker up`") from error
+        raise StoreUnavailable(f"{name} does not answer: {error}") from error
+    return open_url(url)
+
+
+def _sentinel(url: str, options: Mapping[str, Any]) -> redis.Redis:
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not hosts or not service:
+        raise ValueError("a host and a service are needed")
+    given = {
+        "username": unquote(user) or None,
+        "password": unquote(password) or None,
+        "db": int(database or 0),
+    }
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py ships none
+        [_address(host) for host in hosts.split(",")],
+        sentinel_kwargs={
+            "password": query.get("sentinel_password"),
+            "username": query.get("sentinel_username"),
+            "socket_timeout": 2,
+            "socket_connect_timeout": 2,
+            "retry": Retry(NoBackoff(), 0),
+        },
+    )
+    client: redis.Redis = sentinels.master_for(service, **options, **given)  # type: ignore[no-untyped-call]  # ditto
+    return client
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("a host is empty")
+    return parts.hostname, parts.port or 26379
+
+
+def _info(client: redis.Redis) -> dict[str, Any]:
+    info: dict[str, Any] = client.info()
+    return info
+
+
+def _setting(client: redis.Redis, name: str) -> str | None:
+    """Return a setting of the server, or None where it does not tell (many hosted ones do not)."""
+    try:
+        found: Mapping[Any, Any] = client.config_get(name)
+    except redis.ResponseError:
+        return None
+    value = next(iter(found.values()), None)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _loopback(host: str) -> bool:
+    if host in {"localhost", ""}:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
