@@ -79,11 +79,17 @@ class Attempt:
         parts = [_data_of(one.event) if data_only else one.event for one in self.claimed]
         return b"[" + b",".join(parts) + b"]" if self.function.batch else parts[0]
 
+    def begin(self) -> None:
+        """Note that it is sent to an environment."""
+        self.say(logs.start(self.id))
+        self.unflushed_since = None  # until it prints something or has run for a moment: most end before
+
     def say(self, text: str, level: str = "", time_ms: int | None = None) -> None:
         """Add a line to what the attempt has printed."""
         if self.unflushed_since is None:
             self.unflushed_since = time.monotonic()
-        self.lines.append(logs.Line(self.number, int(time.time() * 1000) if time_ms is None else time_ms, level, text))
+        time_ms = int(time.time() * 1000) if time_ms is None else time_ms
+        self.lines.append(logs.Line(self.id, self.number, time_ms, level, text))
 
     def take_lines(self) -> list[logs.Line]:
         """Return the lines not written yet, and forget them."""
@@ -148,7 +154,7 @@ class Attempt:
             execution=one.execution,
             keep=self.function.keep,
             result=result,
-            reply=True,
+            told=one.told,
             orders=tuple(follow(destination, self._outcome(one, "succeeded", result))) if destination else (),
         )
 
@@ -182,7 +188,7 @@ class Attempt:
             traceback=traceback_text(failure.body),
             reason=failure.reason,
             failed=True,
-            reply=True,
+            told=one.told,
             orders=tuple(follow(destination, self._outcome(one, "failed", failure.body))) if destination else (),
         )
 
@@ -217,15 +223,12 @@ class Attempt:
         )
 
     def _billed(self, settlements: list[Settlement], duration_ms: float) -> list[Settlement]:
-        """Put the attempt's bill and its log on the first settlement; the others of a batch cost nothing more."""
-        lines = self.take_lines()
+        """Put the attempt's bill on the first settlement; the others of a batch cost nothing more."""
         settlements[0] = msgspec.structs.replace(
             settlements[0],
-            log=tuple(map(logs.encode, logs.entries(lines))),
             billed_ms=logs.billed_ms(duration_ms) if duration_ms else 0,
             megabytes=self.function.memory >> 20,
             cold=self.cold is not None,
-            log_bytes=sum(len(line.text) for line in lines),
         )
         return settlements
 

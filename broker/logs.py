@@ -1,8 +1,8 @@
 """Log streams: every line a function printed, in a Redis stream a function, with START, END and REPORT.
 
-An entry of `broker:logs:FUNCTION` holds the lines of one invocation that were printed together: `i` is the
-invocation's id and `l` a JSON list of lines, each `[attempt, time in Unix ms, level, text]`. Entries hold at most 16 KB
-of text and the stream keeps a bounded number of them, so that no function can fill Redis.
+An entry of `broker:logs:FUNCTION` holds, as `l`, a JSON list of lines, each `[invocation, attempt, time in Unix ms,
+level, text]`; the lines of several invocations may share an entry. An entry holds at most about 16 KB of text and the
+stream keeps a bounded number of entries, so that no function can fill Redis.
 
 START, END and REPORT are AWS Lambda's:
 https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
@@ -28,6 +28,7 @@ _encoder = msgspec.json.Encoder()
 class Line(msgspec.Struct, frozen=True, array_like=True):
     """One printed line."""
 
+    invocation: str
     attempt: int
     time_ms: int
     """Unix milliseconds."""
@@ -55,30 +56,16 @@ def key(function: str) -> str:
     return f"broker:logs:{function}"
 
 
-def encode(lines: Sequence[Line]) -> bytes:
-    """Return the `l` field of an entry."""
-    return _encoder.encode(lines)
-
-
-def entries(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
-    """Split lines into entries of at most ENTRY_BYTES of text each (a single line may be longer)."""
+def entries(lines: Sequence[Line]) -> Iterator[bytes]:
+    """Yield the entries for some lines, each of at most ENTRY_BYTES of text (a single line may be longer)."""
     start, size = 0, 0
     for position, line in enumerate(lines):
         if size and size + len(line.text) > ENTRY_BYTES:
-            yield lines[start:position]
+            yield _encoder.encode(lines[start:position])
             start, size = position, 0
         size += len(line.text)
     if start < len(lines):
-        yield lines[start:]
-
-
-def append(client: Redis, written: Sequence[tuple[str, str, Sequence[Line]]], *, keep: int) -> None:
-    """Write (function, invocation, lines) in one round trip; each stream keeps about `keep` entries."""
-    pipeline = client.pipeline(transaction=False)
-    for function, invocation, lines in written:
-        for part in entries(lines):
-            pipeline.xadd(key(function), {"i": invocation, "l": encode(part)}, maxlen=keep, approximate=True)
-    pipeline.execute()
+        yield _encoder.encode(lines[start:])
 
 
 def start(invocation: str) -> str:
@@ -155,14 +142,13 @@ def _order_of(entry: bytes) -> tuple[int, int]:
 def _matching(
     function: str, fields: dict[bytes, bytes], invocation: str, wanted: re.Pattern[str] | None
 ) -> Iterator[Logged]:
-    id_ = fields[b"i"].decode()
-    if invocation and id_ != invocation:
-        return
+    if invocation and invocation.encode() not in fields[b"l"]:
+        return  # the cheap look first: most entries are of others
     for line in _lines.decode(fields[b"l"]):
-        if wanted is None or wanted.search(line.text):
+        if invocation in {"", line.invocation} and (wanted is None or wanted.search(line.text)):
             yield Logged(
                 function=function,
-                invocation=id_,
+                invocation=line.invocation,
                 attempt=line.attempt,
                 time_ms=line.time_ms,
                 level=line.level,

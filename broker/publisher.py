@@ -89,7 +89,7 @@ class Publisher:
             queue=function.queue(how.priority),
             id=invocation_id(function.name, event),
             data=job_data(function.name, encoded),
-            description=f"{function.name}({event.subject or event.id})",
+            description=function.name,
             timeout=float(function.timeout),
             keep=float(function.keep),
             max_queue=function.max_queue,

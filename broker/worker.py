@@ -23,8 +23,8 @@ from broker.errors import Expired, Stopped, StoreUnavailable, WorkerLost
 from broker.ledger import Ledger, Order, Settlement, available
 from broker.ledger.ledger import WAKE, function_of
 from broker.publisher import Publisher
-from broker.runtime.environment import Nursery
 from broker.runtime.messages import Died, Done, Lines, Message
+from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Place, Pool
 
 if TYPE_CHECKING:
@@ -67,12 +67,13 @@ class Worker(rq.Worker):
         self._nursery = Nursery(config.root)
         self._pool = Pool(self._nursery, self._selector, capacity=capacity)
         self._grace = config.settings.grace
-        self._log_entries = config.settings.log_lines
         self._hungry = set(self.functions)
         """Functions that may have something waiting."""
         self._due: dict[str, float] = {}
         """function -> the monotonic moment at which something of it falls due."""
         self._settlements: list[Settlement] = []
+        self._lines: dict[str, list[logs.Line]] = {}
+        """function -> lines that are not in its log stream yet."""
         self._execution_number = 0
         self._ended = 0
         self._beat_at = self._registered_at = 0.0
@@ -106,8 +107,8 @@ class Worker(rq.Worker):
         if now < self._away_until:
             return
         try:
+            self._gather_lines(now)
             self._settle()
-            self._write_logs(now)
             self._beat(now)
             self._claim(now)
             self._away_for = 0.0
@@ -120,12 +121,11 @@ class Worker(rq.Worker):
         """Return how many seconds the loop may sleep when nothing happens."""
         if now < self._away_until:
             return min(self._away_until - now, self._pool.next_tick(now))
-        if self._settlements or self._wants(now):
+        if self._settlements or self._lines or self._wants(now):
             return 0.0
         moments = [self._beat_at, *self._due.values()]
-        moments += [
-            attempt.unflushed_since + FLUSH_AFTER for attempt in self._pool.attempts() if attempt.unflushed_since
-        ]
+        printing = (attempt.unflushed_since for attempt in self._pool.running_attempts())
+        moments += [since + FLUSH_AFTER for since in printing if since is not None]
         if self._end_by is not None:
             moments.append(self._end_by)
         return max(0.0, min(min(moments) - now, self._pool.next_tick(now)))
@@ -179,7 +179,7 @@ class Worker(rq.Worker):
             for one in attempt.claimed:
                 if one.crashes:
                     self.ledger.mark_running(one)
-            attempt.say(logs.start(attempt.id))
+            attempt.begin()
             self._pool.give(attempt, now)
 
     # -- run and settle ----------------------------------------------------------------------------------------------
@@ -196,6 +196,7 @@ class Worker(rq.Worker):
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
                 self._settlements += self._conclude(attempt, message)
+                self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
 
     def _conclude(self, attempt: Attempt, message: Done | Died) -> list[Settlement]:
         if isinstance(message, Died):
@@ -217,20 +218,21 @@ class Worker(rq.Worker):
         return [self._publisher.order_for(name, event)]
 
     def _settle(self) -> None:
-        while self._settlements:
+        while self._settlements or self._lines:
             group = self._settlements[:GROUP]
-            answers = self.ledger.settle(self.name, group)
+            log_entries = [(name, entry) for name, lines in self._lines.items() for entry in logs.entries(lines)]
+            answers = self.ledger.settle(self.name, group, log_entries)
+            self._lines.clear()
             del self._settlements[: len(group)]
             for settlement, written in zip(group, answers, strict=True):
                 if not written:
                     log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
 
-    def _write_logs(self, now: float) -> None:
-        due = [one for one in self._pool.attempts() if one.unflushed_since and now - one.unflushed_since >= FLUSH_AFTER]
-        if due:
-            with available():
-                written = [(attempt.function.name, attempt.id, attempt.take_lines()) for attempt in due]
-                logs.append(self.connection, written, keep=self._log_entries)
+    def _gather_lines(self, now: float) -> None:
+        """Take what attempts that still run have printed a moment ago."""
+        for attempt in self._pool.running_attempts():
+            if attempt.unflushed_since is not None and now - attempt.unflushed_since >= FLUSH_AFTER:
+                self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
 
     # -- lease and registration --------------------------------------------------------------------------------------
 

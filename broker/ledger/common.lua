@@ -1,22 +1,24 @@
 -- Shared by the four scripts: where things are, and the ways an invocation moves. Each script is this text plus its own.
+-- Calls and arguments are what costs here, so both are few: what a call adds up is written once, at its end.
+local call, arguments = redis.call, ARGV
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
 local FINISHED, FAILED, SCHEDULED, RESULTS = 'rq:finished:', 'rq:failed:', 'rq:scheduled:', 'rq:results:'
 local BOOKS, WAKE = 'broker:books:', 'broker:wake'
 local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
 
-local clock = redis.call('TIME')
+local clock = call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000 -- seconds; the one clock that every host shares
-local now_ms = math.floor(now * 1000)
+local now_ms = string.format('%.0f', math.floor(now * 1000))
 
 -- The arguments are read one after another.
 local cursor = 0
 local function take()
   cursor = cursor + 1
-  return ARGV[cursor]
+  return arguments[cursor]
 end
 local function take_number() return tonumber(take()) end
 
--- What a call adds up, written once at its end: table[key][field] = sum.
+-- table[key][field] = sum
 local sums = {}
 local function add(key, field, n)
   local row = sums[key]
@@ -27,59 +29,77 @@ local function add(key, field, n)
   row[field] = (row[field] or 0) + n
 end
 
-local rung = {}
-local function ring(queue) rung[queue] = true end
+-- table[key] = {value, ...}, for commands that take many values at once
+local function append(rows, key, value, other)
+  local row = rows[key]
+  if not row then
+    row = {}
+    rows[key] = row
+  end
+  row[#row + 1] = value
+  row[#row + 1] = other
+end
+local function each_thousand(rows, act)
+  for key, row in pairs(rows) do
+    for first = 1, #row, 1000 do act(key, unpack(row, first, math.min(first + 999, #row))) end
+  end
+end
+
+local rung, backs, fronts, dues = {}, {}, {}, {}
+local function wait_in_queue(queue, id, front) append(front and fronts or backs, queue, id) end
+local function wait_until(queue, id, due) append(dues, queue, due, id) end
 
 local function finish_call()
+  each_thousand(backs, function(queue, ...)
+    if call('RPUSH', QUEUE .. queue, ...) == select('#', ...) then rung[queue] = true end
+  end)
+  for _, row in pairs(fronts) do -- what was first is to be first again
+    for i = 1, math.floor(#row / 2) do row[i], row[#row - i + 1] = row[#row - i + 1], row[i] end
+  end
+  each_thousand(fronts, function(queue, ...)
+    if call('LPUSH', QUEUE .. queue, ...) == select('#', ...) then rung[queue] = true end
+  end)
+  each_thousand(dues, function(queue, ...)
+    call('ZADD', SCHEDULED .. queue, ...)
+    rung[queue] = true -- so that idle workers learn of the new due time
+  end)
   for key, row in pairs(sums) do
-    for field, n in pairs(row) do redis.call('HINCRBY', key, field, n) end
+    for field, n in pairs(row) do call('HINCRBY', key, field, n) end
   end
-  for queue in pairs(rung) do redis.call('PUBLISH', WAKE, queue) end
+  for queue in pairs(rung) do call('PUBLISH', WAKE, queue) end
 end
 
--- Put an invocation where it waits: at the back (or the front) of its queue, or among the scheduled ones.
-local function wait_in_queue(queue, id, front)
-  local length = redis.call(front and 'LPUSH' or 'RPUSH', QUEUE .. queue, id)
-  if length == 1 then ring(queue) end
+-- Orders: first the lines {queue, description, timeout, keep, max queue} that several share, then the orders themselves.
+local function take_lines()
+  local lines = {}
+  for i = 1, take_number() do
+    lines[i] = { queue = take(), description = take(), timeout = take(), keep = take(), max_queue = take_number() }
+  end
+  return lines
 end
-local function wait_until(queue, id, due)
-  redis.call('ZADD', SCHEDULED .. queue, due, id)
-  ring(queue) -- so that idle workers learn of the new due time
+local function take_order(lines)
+  return { line = lines[take_number()], id = take(), data = take(), extra = take() }
 end
-
--- One order: ten arguments, as Ledger._order writes them.
-local function take_order()
-  return {
-    queue = take(), id = take(), data = take(), description = take(), timeout = take(), keep = take(),
-    max_queue = take_number(), delay = take_number(), track = take(), event = take(), reply = take(),
-  }
-end
-local function is_known(order) return redis.call('EXISTS', JOB .. order.id) == 1 end
+local function is_known(order) return call('EXISTS', JOB .. order.id) == 1 end
 local function accept(order, now_iso)
-  local later = order.delay > 0
-  local job = {
-    'status', later and 'scheduled' or 'queued', 'origin', order.queue, 'data', order.data,
-    'description', order.description, 'created_at', now_iso, 'enqueued_at', now_iso,
-    'timeout', order.timeout, 'result_ttl', order.keep, 'at', string.format('%.0f', now_ms),
-  }
-  if order.track ~= '' then
-    job[#job + 1] = 'track'
-    job[#job + 1] = order.track
-    redis.call('HINCRBY', OPEN .. order.track, order.event, 1)
+  local line, key = order.line, JOB .. order.id
+  local delay, status = 0, 'queued'
+  if order.extra ~= '' then
+    local extra = cjson.decode(order.extra)
+    delay = extra.delay or 0
+    if extra.track then
+      call('HSET', key, 'track', extra.track, 'event', extra.event)
+      call('HINCRBY', OPEN .. extra.track, extra.event, 1)
+    end
+    if extra.reply then call('HSET', key, 'reply', extra.reply) end
   end
-  if order.event ~= '' then
-    job[#job + 1] = 'event'
-    job[#job + 1] = order.event
-  end
-  if order.reply ~= '' then
-    job[#job + 1] = 'reply'
-    job[#job + 1] = order.reply
-  end
-  redis.call('HSET', JOB .. order.id, unpack(job))
-  if later then
-    wait_until(order.queue, order.id, now + order.delay)
+  if delay > 0 then
+    status = 'scheduled'
+    wait_until(line.queue, order.id, now + delay)
   else
-    wait_in_queue(order.queue, order.id)
+    wait_in_queue(line.queue, order.id)
   end
-  add(BOOKS .. order.queue, 'accepted', 1)
+  call('HSET', key, 'status', status, 'origin', line.queue, 'data', order.data, 'description', line.description,
+    'created_at', now_iso, 'enqueued_at', now_iso, 'timeout', line.timeout, 'result_ttl', line.keep, 'at', now_ms)
+  add(BOOKS .. line.queue, 'accepted', 1)
 end

@@ -47,6 +47,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     """RQ's job data; see `job_data`."""
     description: str = ""
+    """What RQ's dashboards show: the same for all invocations of a function."""
     timeout: float = 30
     keep: float = 3600
     max_queue: int = 1_000_000
@@ -73,6 +74,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts that ended in an error."""
     crashes: int
     """Attempts during which the worker or the environment died."""
+    told: bool
+    """Whether somebody waits for its end: a publisher for the outcome, a source for the event."""
     accepted_ms: int
     """When it was accepted, in Unix milliseconds of the server's clock."""
 
@@ -103,14 +106,12 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """The error's name: `TimedOut`."""
     failed: bool = False
     crashed: bool = False
-    reply: bool = False
-    """Whether a publisher may be waiting for the body."""
-    log: tuple[bytes, ...] = ()
-    """The last log entries of the attempt; see broker/logs.py."""
+    stopped: bool = False
+    told: bool = False
+    """Whether somebody waits for its end; see Claimed."""
     billed_ms: int = 0
     megabytes: int = 0
     cold: bool = False
-    log_bytes: int = 0
     orders: tuple[Order, ...] = ()
     """What follows from it: the invocation of a destination."""
 
@@ -170,15 +171,16 @@ class Ledger:
 
         Returns ACCEPTED, DUPLICATE or FULL for each. What is accepted is in Redis.
         """
+        lines = _Lines()
         arguments: list[Any] = []
         for number, orders in enumerate(events):
             for order in orders:
                 arguments.append(number)
-                arguments += _order(order)
+                arguments += lines.order(order)
         count = sum(map(len, events))
         if not count:
             return [[] for _ in events]
-        answers = iter(self._run("publish", [_now(), count, *arguments]))
+        answers = iter(self._run("publish", [_now(), *lines.arguments(), count, *arguments]))
         return [[next(answers) for _ in orders] for orders in events]
 
     def claim(self, worker: str, wants: Iterable[tuple[str, int, int, int, int]], execution: int) -> Claim:
@@ -191,7 +193,7 @@ class Ledger:
         flat = [value for want in wants for value in want]
         due_ms, rows = self._run("claim", [worker, _now(), execution, len(wants), *flat])
         claimed = []
-        for queue, id_, name, data, attempt, failures, crashes, at in rows:
+        for queue, id_, name, data, attempt, failures, crashes, at, told in rows:
             queue_name = queue.decode()
             claimed.append(
                 Claimed(
@@ -202,20 +204,31 @@ class Ledger:
                     attempt=attempt,
                     failures=failures,
                     crashes=crashes,
+                    told=told == 1,
                     accepted_ms=int(at or 0),
                 )
             )
         return Claim(claimed=claimed, due_in=None if due_ms < 0 else due_ms / 1000)
 
-    def settle(self, worker: str, settlements: Sequence[Settlement]) -> list[bool]:
-        """Write down how attempts ended; False for those whose lease had passed to another: nothing was changed."""
-        if not settlements:
+    def settle(
+        self, worker: str, settlements: Sequence[Settlement], log: Sequence[tuple[str, bytes]] = ()
+    ) -> list[bool]:
+        """Write down how attempts ended; False for those whose lease had passed to another: nothing was changed.
+
+        `log` holds (function, entry) for their log streams; see broker/logs.py. They are written in any case.
+        """
+        if not settlements and not log:
             return []
         moment = datetime.now(UTC)
-        arguments: list[Any] = [worker, iso(moment), moment.date().isoformat(), self._log_entries, len(settlements)]
+        lines = _Lines()
+        arguments: list[Any] = [len(settlements)]
         for settlement in settlements:
-            arguments += _settlement(settlement)
-        return [answer == 1 for answer in self._run("settle", arguments)]
+            arguments += _settlement(settlement, lines)
+        arguments.append(len(log))
+        for entry in log:
+            arguments += entry
+        head = [worker, iso(moment), moment.date().isoformat(), self._log_entries, *lines.arguments()]
+        return [answer == 1 for answer in self._run("settle", head + arguments)]
 
     def recover(self, *, worker: str = "", lease: float = 0, dead: Sequence[str] = ()) -> list[tuple[str, str, int]]:
         """Renew the worker's lease (seconds) and take back what dead workers held.
@@ -264,45 +277,56 @@ def _now() -> str:
     return iso(datetime.now(UTC))
 
 
-def _order(order: Order) -> list[object]:
-    return [
-        order.queue,
-        order.id,
-        order.data,
-        order.description,
-        max(1, round(order.timeout)),
-        max(1, round(order.keep)),
-        order.max_queue,
-        order.delay,
-        order.track,
-        order.event,
-        order.reply,
-    ]
+class _Lines:
+    """What many orders of a call share: each distinct (queue, description, timeout, keep, max_queue) is sent once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[Any, ...], int] = {}
+
+    def order(self, order: Order) -> tuple[Any, ...]:
+        """Return the arguments of one order."""
+        line = (order.queue, order.description, order.timeout, order.keep, order.max_queue)
+        number = self._numbers.setdefault(line, len(self._numbers) + 1)
+        extra: dict[str, Any] = {}
+        if order.delay > 0:
+            extra["delay"] = order.delay
+        if order.track:
+            extra["track"], extra["event"] = order.track, order.event
+        if order.reply:
+            extra["reply"] = order.reply
+        return number, order.id, order.data, msgspec.json.encode(extra) if extra else b""
+
+    def arguments(self) -> list[Any]:
+        """Return the arguments that go before the orders."""
+        arguments: list[Any] = [len(self._numbers)]
+        for queue, description, timeout, keep, max_queue in self._numbers:
+            arguments += (queue, description, max(1, round(timeout)), max(1, round(keep)), max_queue)
+        return arguments
 
 
-def _settlement(settlement: Settlement) -> list[object]:
-    result = settlement.result
+def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
     finished = settlement.verdict == "finished"
-    encoded = base64.b64encode(result) if finished and result != b"null" else b""
+    details: dict[str, Any] = {
+        name: True for name in ("failed", "crashed", "stopped", "cold", "told") if getattr(settlement, name)
+    }
+    if settlement.delay:
+        details["delay"] = settlement.delay
+    if settlement.reason:
+        details["reason"] = settlement.reason
+    if settlement.verdict == "dead":
+        details["error"] = base64.b64encode(zlib.compress(settlement.traceback.encode())).decode()
+    if settlement.told:
+        details["body"] = (settlement.result if finished else settlement.error).decode()
     return [
         settlement.verdict,
         settlement.queue,
         settlement.id,
         settlement.execution,
+        base64.b64encode(settlement.result) if finished and settlement.result != b"null" else b"",
         max(1, round(settlement.keep)),
-        encoded,
-        base64.b64encode(zlib.compress(settlement.traceback.encode())) if settlement.verdict == "dead" else b"",
-        settlement.delay,
-        settlement.reason,
-        int(settlement.failed),
-        int(settlement.crashed),
-        (result if finished else settlement.error) if settlement.reply else b"",
         settlement.billed_ms,
         settlement.megabytes,
-        int(settlement.cold),
-        settlement.log_bytes,
-        len(settlement.log),
-        *settlement.log,
+        msgspec.json.encode(details) if details else b"",
         len(settlement.orders),
-        *[value for order in settlement.orders for value in _order(order)],
+        *[value for order in settlement.orders for value in lines.order(order)],
     ]

@@ -5,7 +5,7 @@
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
 local WORKERS = 'broker:workers'
 local now_iso, worker, lease = take(), take(), take_number()
-if worker ~= '' then redis.call('ZADD', WORKERS, now_ms + lease, worker) end
+if worker ~= '' then call('ZADD', WORKERS, string.format('%.0f', now * 1000 + lease), worker) end
 
 local dead = {}
 local any = false
@@ -13,7 +13,7 @@ for _ = 1, take_number() do
   dead[take()] = true
   any = true
 end
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', '(' .. string.format('%.0f', now_ms))) do
+for _, name in ipairs(call('ZRANGEBYSCORE', WORKERS, '-inf', '(' .. now_ms)) do
   dead[name] = true
   any = true
 end
@@ -21,30 +21,30 @@ end
 local recovered = {}
 local function take_back(queue, member)
   local id, execution = string.match(member, '^([^:]+):(.+)$')
-  redis.call('ZREM', WIP .. queue, member)
-  local job = redis.call('HMGET', JOB .. id, 'status', 'crashes', 'running')
+  call('ZREM', WIP .. queue, member)
+  local job = call('HMGET', JOB .. id, 'status', 'crashes', 'running')
   if job[1] ~= 'started' then
     if not job[1] then add(BOOKS .. queue, 'vanished', 1) end
     return
   end
   local crashes = tonumber(job[2]) or 0
   if crashes == 0 or job[3] == execution then crashes = crashes + 1 end
-  redis.call('HSET', JOB .. id, 'status', 'queued', 'crashes', crashes)
+  call('HSET', JOB .. id, 'status', 'queued', 'crashes', crashes)
   wait_in_queue(queue, id, true)
   recovered[#recovered + 1] = { queue, id, crashes }
 end
 
-for _, key in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
+for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
   local queue = string.sub(key, #QUEUE + 1)
   if any then
-    for _, member in ipairs(redis.call('ZRANGE', WIP .. queue, 0, -1)) do
+    for _, member in ipairs(call('ZRANGE', WIP .. queue, 0, -1)) do
       local name = string.match(member, '^[^:]+:(.+)%.%x+$')
       if name and dead[name] then take_back(queue, member) end
     end
   end
   -- A stock RQ worker leases each execution on its own.
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)) do take_back(queue, member) end
+  for _, member in ipairs(call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)) do take_back(queue, member) end
 end
-for name in pairs(dead) do redis.call('ZREM', WORKERS, name) end
+for name in pairs(dead) do call('ZREM', WORKERS, name) end
 finish_call()
 return recovered

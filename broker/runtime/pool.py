@@ -8,8 +8,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from broker.errors import FunctionError
-from broker.runtime.environment import Environment, Nursery
+from broker.runtime.environment import Environment
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
+from broker.runtime.nursery import Nursery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,14 +27,11 @@ DEEPEST = 256
 GROW_AFTER = 0.01
 """Seconds for which a function's environments must have been full before it gets another."""
 
-STALE_EVERY = 0.1
-"""Seconds between looks at whether the code of an environment has changed on disk."""
-
 
 class Place:
     """One environment in the pool, with the attempts it has been given, in order."""
 
-    __slots__ = ("attempts", "cold", "descriptors", "environment", "idle_since", "init_ms", "retired", "stale_check")
+    __slots__ = ("attempts", "cold", "descriptors", "environment", "idle_since", "init_ms", "retired")
 
     def __init__(self, environment: Environment) -> None:
         """Take a newly started environment."""
@@ -46,7 +44,6 @@ class Place:
         self.cold = True
         self.retired = False
         """It gets nothing more; it ends when what it has is done."""
-        self.stale_check = 0.0
 
 
 class Crew:
@@ -108,6 +105,15 @@ class Pool:
             yield from place.attempts.values()
         yield from self._backlog
 
+    def running_attempts(self) -> Iterator[Attempt]:
+        """Yield the attempts that environments are at now; those sent ahead wait behind them."""
+        for place in self._places.values():
+            for attempt in place.attempts.values():
+                if attempt.unflushed_since is None and attempt.lines:
+                    attempt.unflushed_since = attempt.given
+                yield attempt
+                break
+
     def vacancies(self, function: Function, now: float) -> int:
         """Return how many attempts the function could be given now, with the new environment it may get."""
         crew = self.crew(function)
@@ -122,7 +128,7 @@ class Pool:
         """Send an attempt to the environment with the least to do; start one when there is none, or all are busy."""
         crew = self.crew(attempt.function)
         for idle in crew.places:  # code that was changed a moment ago must not run once more as it was
-            if idle.idle_since is not None and not idle.retired and self._is_stale(idle, now):
+            if idle.idle_since is not None and not idle.retired and idle.environment.stale():
                 self._retire(idle)
         open_places = [one for one in crew.places if not one.retired]
         place = min(open_places, key=lambda one: len(one.attempts), default=None)
@@ -172,7 +178,7 @@ class Pool:
             if place.retired:
                 continue
             unused = place.idle_since is not None and now - place.idle_since > place.environment.function.keep_warm
-            if unused or self._is_stale(place, now):
+            if unused or place.environment.stale():
                 self._retire(place)
         return messages
 
@@ -321,12 +327,6 @@ class Pool:
 
     def _each(self, places: Iterable[Place], ask: Callable[[Place], list[Message]]) -> list[tuple[Place, Message]]:
         return [(place, message) for place in places for message in ask(place)]
-
-    def _is_stale(self, place: Place, now: float) -> bool:
-        if now - place.stale_check < STALE_EVERY:
-            return False
-        place.stale_check = now
-        return place.environment.stale()
 
     def _retire(self, place: Place) -> None:
         place.retired = True

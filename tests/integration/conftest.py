@@ -82,7 +82,7 @@ class Project:
 
     def ends(self, id: str, status: str = "finished", within: float = 15) -> dict[str, str]:
         """Wait until the invocation has that status; its record."""
-        until(lambda: self.job(id).get("status") == status, within=within, what=f"{id} is {status}: {self.job(id)}")
+        until(lambda: self.job(id).get("status") == status, within=within, what=lambda: f"{id} is {status}: {self.job(id)}")
         return self.job(id)
 
     def result(self, id: str):

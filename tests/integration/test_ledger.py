@@ -188,7 +188,7 @@ def test_a_batch_waits_until_it_is_full_or_its_window_is_over(ledger):
 def test_a_tracked_event_is_reported_when_its_last_invocation_has_ended(ledger, redis_client):
     ledger.publish([[order("a", track="inbox", event="e1"), order("b", track="inbox", event="e1")]])
     first, second = claim(ledger).claimed
-    settle(ledger, first)
+    settle(ledger, first, told=True)
     assert redis_client.llen("broker:ended:inbox") == 0
     assert redis_client.hlen("broker:open:inbox") == 1
     settle(ledger, second, "dead")
@@ -202,7 +202,8 @@ def test_a_waiting_publisher_hears_the_result(ledger, redis_client):
     ears.get_message(timeout=1)
     publish(ledger, order("a", reply="me"))
     (claimed,) = claim(ledger).claimed
-    settle(ledger, claimed, result=b"[1]", reply=True)
+    assert claimed.told
+    settle(ledger, claimed, result=b"[1]", told=True)
     assert ears.get_message(timeout=1)["data"] == b"a\n1\n[1]"
     ears.close()
 

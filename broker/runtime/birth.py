@@ -1,0 +1,75 @@
+"""Birth: what a new environment is told: its handler, its variables, its limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from broker.function import Function
+from broker.runtime.frames import frame
+from broker.runtime.limits import MARK
+
+INHERITED = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONPYCACHEPREFIX",
+    }
+)
+"""The variables that functions share with the broker, besides LC_*; others, and so every secret, are kept from them."""
+
+
+def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables of the nursery; each environment overwrites the mark in place."""
+    kept = {name: value for name, value in environ.items() if name in INHERITED or name.startswith("LC_")}
+    return {**kept, MARK: "0" * 32}
+
+
+def request(function: Function, *, environment: str, token: str, root: Path) -> bytes:
+    """Return the frame that asks the nursery for an environment."""
+    spec = {
+        "start": environment,
+        "name": function.name,
+        "handler": function.handler,
+        "root": str(root),
+        "memory": int(function.memory),
+        "token": token,
+        "variables": {**function.variables, **lambda_variables(function, environment, root)},
+    }
+    return frame(msgspec.json.encode(spec))
+
+
+def lambda_variables(function: Function, environment: str, root: Path) -> dict[str, str]:
+    """Return the variables of AWS Lambda's environments, as far as they make sense here.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return {
+        "_HANDLER": function.handler,
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(max(1, function.memory >> 20)),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/broker/{function.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{environment}",
+        "LAMBDA_TASK_ROOT": str(root),
+    }
