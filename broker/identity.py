@@ -40,6 +40,9 @@ def _machine() -> str:
 
 def _start(pid: int) -> str:
     try:
-        return f"{int(psutil.Process(pid).create_time() * 100):x}"
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and nobody has asked after it yet
+            return ""
+        return f"{int(process.create_time() * 100):x}"
     except psutil.NoSuchProcess:
         return ""
