@@ -1,0 +1,228 @@
+"""Listener: a socket, an event loop and uvicorn in a thread of their own, with limits on what a client may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from broker.errors import SourceError
+
+HEAD_LIMIT = 32 << 10
+"""Bytes that the request line and the headers may have together, and that may come without completing anything."""
+
+HEAD_COUNT = 100
+"""Headers that a request may have."""
+
+HEAD_TIMEOUT = 10.0
+"""Seconds that a client may take for the head of a request, and be silent on an open connection."""
+
+BODY_TIMEOUT = 60.0
+"""Seconds that a client may take for the body."""
+
+CONNECTIONS = 512
+"""Connections at once; well below the usual limit of 1024 open files, which Redis and other sources need too."""
+
+STOP = 2.0
+"""Seconds that the thread gets to end; its connections get one of them."""
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Listener:
+    """A running server; made running, ended by `stop`."""
+
+    def __init__(self, host: str, port: int, app: Any) -> None:
+        """Listen on the address and serve the ASGI application. Raises SourceError when the address cannot be had."""
+        listening = _listen(host, port)
+        self.port: int = listening.getsockname()[1]
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",  # strangers send nonsense all day; what fails in here is logged by the endpoints
+            access_log=False,
+            proxy_headers=False,  # anyone can send X-Forwarded-For
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        make_loop = config.get_loop_factory()
+        self.loop = make_loop() if make_loop else asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._run, args=[listening], name=f"http-{host}:{self.port}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still serves."""
+        return self._thread.is_alive()
+
+    def call(self, function: Callable[[], object]) -> bool:
+        """Have the loop's thread call the function soon; False when it has ended."""
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(function)
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Close the socket, let connections finish for a second, end the thread."""
+        self._server.should_exit = True
+        self._thread.join(STOP)
+
+    def _run(self, listening: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._server.serve([listening]))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, number)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise SourceError(f"cannot listen on {shown}: {_advice(error)}") from error
+    return listening
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return 'another program listens there; end it, or write another port: listen = "127.0.0.1:8001"'
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need a privilege; take a higher one, and let a proxy stand before it"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return "this machine has no such address"
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which also ends the connections whose requests do not come."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due every tenth of a second; uvicorn calls it."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, _Protocol):
+                    connection.end_if_late(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; who has not sent a whole request by now is not waited for."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, _Protocol):
+                connection.end_if_late(math.inf)
+        await super().shutdown(sockets)
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which has no limits on heads and no timeout for them, with both.
+
+    Trailers are dropped: they would turn up among the headers after these were judged.
+    """
+
+    _deadline: float | None = None
+    """When what the client is sending has to be complete, by the loop's clock; None while it is the server's turn."""
+    _head = 0
+    """Bytes of the head so far."""
+    _unparsed = 0
+    """Bytes received since the parser last completed something."""
+    _in_head = False
+    _in_body = False
+
+    def end_if_late(self, now: float) -> None:
+        """Close the connection when the client has let its deadline pass."""
+        # With a pipeline it is the server that does not read on.
+        if self._deadline is None or now < self._deadline or self.pipeline:
+            return
+        if self._in_body and not self.cycle.response_started:
+            self.transport.write(_TOO_SLOW)
+        self.transport.close()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._deadline = self.loop.time() + HEAD_TIMEOUT
+
+    def data_received(self, data: bytes) -> None:
+        self._unparsed += len(data)
+        super().data_received(data)
+        if self._unparsed > HEAD_LIMIT and not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._in_head and self._too_large():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._deadline = self.loop.time() + HEAD_TIMEOUT
+        self._in_head, self._in_body = True, False
+        self._head = self._unparsed = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+            self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        self._deadline = self.loop.time() + BODY_TIMEOUT
+        self._unparsed = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        # Answered already, before its body had come: then it is the client's turn again.
+        self._deadline = self.loop.time() + HEAD_TIMEOUT if self.cycle.response_complete else None
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        another = bool(self.pipeline)
+        super().on_response_complete()
+        if not another:
+            self._deadline = self.loop.time() + HEAD_TIMEOUT
+        elif self._deadline is not None:  # its body had to wait, so it gets its time now
+            self._deadline = self.loop.time() + BODY_TIMEOUT
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        self._unparsed = 0
+        if self._too_large():
+            raise ValueError("the head of the request is too large")  # the parser stops; see send_400_response
+
+    def _too_large(self) -> bool:
+        return self._head > HEAD_LIMIT or len(self.headers) > HEAD_COUNT
