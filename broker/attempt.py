@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -10,10 +11,11 @@ from typing import Any
 import msgspec
 
 from broker import logs
-from broker.errors import EnvironmentDied, EventError, FunctionError, WorkerLost
+from broker.errors import EnvironmentDied, EventError, Expired, FunctionError, Stopped, WorkerLost
 from broker.event import Event, rfc3339
 from broker.function import Function
 from broker.ledger import Claimed, Order, Settlement
+from broker.runtime.messages import Died, Done
 
 POISON = 3
 """After so many crashes of its worker or environment an invocation is a dead letter."""
@@ -48,11 +50,6 @@ class _Error(msgspec.Struct):
     errorType: str = "Error"  # noqa: N815 -- AWS Lambda's name
     errorMessage: str = ""  # noqa: N815 -- AWS Lambda's name
     stackTrace: list[str] = []  # noqa: N815 -- AWS Lambda's name
-
-
-class _Head(msgspec.Struct):
-    id: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Attempt:
@@ -103,6 +100,28 @@ class Attempt:
     def running_for(self) -> float:
         """Return the seconds since it began."""
         return time.monotonic() - self.given
+
+    def hopeless(self) -> FunctionError | None:
+        """Return why it must not be run at all, if so: it is a poison pill, or too old."""
+        max_age = self.function.max_age
+        if any(one.crashes >= POISON for one in self.claimed):
+            return WorkerLost(f"its worker or its environment died {POISON} times while it ran")
+        if max_age is not None and self.age() > max_age:
+            return Expired(f"it was not run within max_age ({max_age})")
+        return None
+
+    def conclude(self, message: Done | Died, follow: Follow) -> list[Settlement]:
+        """Settle it as its environment says that it ended."""
+        if isinstance(message, Died):
+            failure, duration_ms = Failure.of(message.error, message.body), self.running_for() * 1000
+            if isinstance(message.error, Stopped):
+                return self.bury(failure, follow)
+            self.say(f"[ERROR] {failure.reason}: {message.error}", "ERROR")
+            return self.fail(failure, follow, duration_ms=duration_ms, used=message.max_rss)
+        if not message.ok:
+            failure = Failure.raised(message.body)
+            return self.fail(failure, follow, duration_ms=message.duration_ms, used=message.max_rss)
+        return self.succeed(message.body, follow, duration_ms=message.duration_ms, used=message.max_rss)
 
     def succeed(self, result: bytes, follow: Follow, *, duration_ms: float, used: int) -> list[Settlement]:
         """Settle it with its result (JSON); of a batch, those that `batchItemFailures` names have failed."""
@@ -198,7 +217,7 @@ class Attempt:
             "function": self.function.name,
             "invocation": one.id,
             "attempt": one.attempt,
-            "event": msgspec.json.decode(one.event),
+            "event": json.loads(one.event),
             "result" if how == "succeeded" else "error": msgspec.json.decode(body),
         }
         return Event(
@@ -237,7 +256,7 @@ class Attempt:
         answer = msgspec.json.decode(result)
         if not isinstance(answer, dict) or not answer.get("batchItemFailures"):
             return set()
-        positions = {msgspec.json.decode(one.event, type=_Head).id: n for n, one in enumerate(self.claimed)}
+        positions = {json.loads(one.event)["id"]: n for n, one in enumerate(self.claimed)}
         try:
             return {positions[item["itemIdentifier"]] for item in answer["batchItemFailures"]}
         except (KeyError, TypeError):
@@ -259,7 +278,5 @@ def _message(body: bytes) -> str:
 
 
 def _data_of(event: bytes) -> bytes:
-    try:
-        return bytes(msgspec.json.decode(event, type=_Head).data)
-    except msgspec.MsgspecError as error:
-        raise EventError(f"the event of this invocation cannot be read: {error}") from error
+    # Not msgspec: it refuses the lone surrogates that stand for a file name's bytes; see broker/event.py.
+    return json.dumps(json.loads(event).get("data")).encode()

@@ -33,59 +33,65 @@ log = logging.getLogger("broker.host")
 FIRST_WAIT, LONGEST_WAIT = 0.1, 30.0
 """Seconds before a source that died, or a call that met a Redis that is away, is tried again."""
 
+KEPT_OUTCOMES = 100_000
+"""Outcomes that are kept at the most, should publishers never ask for theirs."""
+
 HEALTHY_AFTER = 60.0
 """Seconds after which a source that dies counts as one that had worked: it starts again quickly."""
 
-LISTEN_WITHIN = 5.0
-"""Seconds that a publisher waits for its reply channel."""
-
 
 class Replies:
-    """The outcomes that publishers of this host wait for."""
+    """The outcomes that publishers of this host wait for.
+
+    An outcome may come before it is asked for, so it is expected before the invocation is published, and kept until it
+    was both heard and asked for.
+    """
 
     def __init__(self, client: Redis) -> None:
-        """Listen on a channel of our own from the first waiting publisher on."""
+        """Listen on a channel of our own."""
         self.channel = f"broker:reply:{uuid4().hex}"
-        self._client = client
         self._waiting: dict[str, Future[Outcome]] = {}
         self._lock = threading.Lock()
-        self._doorbell: Doorbell | None = None
+        self._doorbell = Doorbell(client, [self.channel], on_message=self._hear)
 
-    def expect(self, invocation: str) -> Future[Outcome]:
-        """Return the outcome-to-be of an invocation; the same one however often it is asked for.
+    def expect(self, invocations: Sequence[str]) -> None:
+        """Keep the outcomes of invocations that are about to be published.
 
-        Raises StoreUnavailable when outcomes cannot be heard: then the invocation must not be published.
+        Raises StoreUnavailable when outcomes cannot be heard now: then they must not be published.
         """
-        with self._lock:
-            if self._doorbell is None:
-                self._doorbell = Doorbell(self._client, [self.channel], on_message=self._hear)
-            doorbell = self._doorbell
-            future = self._waiting.get(invocation)
-            if future is None:
-                future = self._waiting[invocation] = Future()
-        if not doorbell.wait_until_listening(LISTEN_WITHIN):
-            self.forget(invocation)
+        if not self._doorbell.wait_until_listening(0):
             raise StoreUnavailable("Redis does not let us listen for the outcome")
+        with self._lock:
+            for invocation in invocations:
+                self._waiting.setdefault(invocation, Future())
+            while len(self._waiting) > KEPT_OUTCOMES:
+                self._waiting.pop(next(iter(self._waiting)))
+
+    def outcome(self, invocation: str) -> Future[Outcome]:
+        """Return the outcome-to-be of an invocation that is expected; cancel it to stop waiting."""
+        with self._lock:
+            future = self._waiting.setdefault(invocation, Future())
+        future.add_done_callback(lambda _: self.forget([invocation]))
         return future
 
-    def forget(self, invocation: str) -> None:
-        """Stop waiting for an invocation."""
+    def forget(self, invocations: Sequence[str]) -> None:
+        """Stop waiting for invocations."""
         with self._lock:
-            self._waiting.pop(invocation, None)
+            for invocation in invocations:
+                self._waiting.pop(invocation, None)
 
     def close(self) -> None:
         """Stop listening."""
-        if self._doorbell is not None:
-            self._doorbell.close()
+        self._doorbell.close()
 
     def _hear(self, channel: str, message: bytes) -> None:
         if channel != self.channel:
             return
-        invocation, ok, body = message.split(b"\n", 2)
+        name, ok, body = message.split(b"\n", 2)
         with self._lock:
-            future = self._waiting.pop(invocation.decode(), None)
+            future = self._waiting.get(name.decode())
         if future is not None and future.set_running_or_notify_cancel():
-            future.set_result(Outcome(invocation=invocation.decode(), ok=ok == b"1", body=body))
+            future.set_result(Outcome(invocation=name.decode(), ok=ok == b"1", body=body))
 
 
 class HostContext:
@@ -117,14 +123,21 @@ class HostContext:
     def submit(self, event: Event, how: Publishing = USUAL) -> Future[Receipt]:
         """Publish without blocking; see SourceContext."""
         orders = self._host.publisher.orders(event, how)
-        if how.reply:
-            for order in orders:
-                self._host.replies.expect(order.id)
-        return self._host.group_commit.submit(event.id, orders)
+        if not how.reply:
+            return self._host.group_commit.submit(event.id, orders)
+        owed = [order.id for order in orders]
+        self._host.replies.expect(owed)
+        receipt = self._host.group_commit.submit(event.id, orders)
+        receipt.add_done_callback(partial(self._forget_unless_accepted, owed))
+        return receipt
 
     def outcome(self, invocation: str) -> Future[Outcome]:
         """Return the outcome-to-be of an invocation; see SourceContext."""
-        return self._host.replies.expect(invocation)
+        return self._host.replies.outcome(invocation)
+
+    def _forget_unless_accepted(self, owed: Sequence[str], receipt: Future[Receipt]) -> None:
+        if receipt.cancelled() or receipt.exception() is not None or receipt.result().duplicate:
+            self._host.replies.forget(owed)
 
     def ended(self) -> Iterator[Ended]:
         """Yield tracked events that ended; see SourceContext."""

@@ -163,8 +163,8 @@ class Pool:
 
     def read_nursery(self) -> list[tuple[Place, Message]]:
         """Read the exits of environments."""
-        self._nursery.read()
-        return self._each(list(self._places.values()), lambda place: place.environment.read())
+        ended = [self._places[one] for one in self._nursery.read() if one in self._places]
+        return self._each(ended, lambda place: place.environment.read())
 
     def tick(self, now: float) -> list[tuple[Place, Message]]:
         """Enforce limits, and end what is idle or stale."""

@@ -1,0 +1,115 @@
+"""The host: outcomes reach those who wait for them, and a source that dies is started again."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from broker.config import load
+from broker.errors import StoreUnavailable
+from broker.event import new_event
+from broker.host import Host, HostContext, Replies
+from broker.ledger import Settlement
+from broker.source import Publishing
+from tests.conftest import until
+
+
+@pytest.fixture
+def host(project):
+    project.configure("def handler(event, context): return 1\n")
+    host = Host(project.config, project.client)
+    until(lambda: host.replies._doorbell.wait_until_listening(0))
+    yield host
+    host.stopping.set()
+    host.group_commit.close()
+    host.replies.close()
+
+
+def answer(host, result=b"[1]"):
+    (claimed,) = host.publisher._ledger.claim("w", [("f", 1, 0, 0, 0)], 1).claimed
+    settlement = Settlement(
+        verdict="finished", queue="f", id=claimed.id, execution=claimed.execution, result=result, told=claimed.told
+    )
+    host.publisher._ledger.settle("w", [settlement])
+    return claimed.id
+
+
+def test_an_outcome_that_comes_before_it_is_asked_for_is_not_lost(host):
+    context = HostContext(host, "q")
+    receipt = context.submit(new_event(source="q", type="t"), Publishing(reply=True)).result(5)
+    id = answer(host)
+    until(lambda: host.replies._waiting[id].done())
+    assert (id,) == receipt.invocations
+    assert context.outcome(id).result(5).body == b"[1]"
+    assert host.replies._waiting == {}
+
+
+def test_an_outcome_that_comes_after_it_is_asked_for_is_heard(host):
+    context = HostContext(host, "q")
+    (id,) = context.submit(new_event(source="q", type="t"), Publishing(reply=True)).result(5).invocations
+    outcome = context.outcome(id)
+    answer(host)
+    assert outcome.result(5).ok
+    until(lambda: host.replies._waiting == {})
+
+
+def test_a_publisher_that_stops_waiting_leaves_nothing_behind(host):
+    context = HostContext(host, "q")
+    event = new_event(source="q", type="t")
+    (id,) = context.submit(event, Publishing(reply=True)).result(5).invocations
+    context.outcome(id).cancel()
+    assert context.submit(event, Publishing(reply=True)).result(5).duplicate
+    until(lambda: host.replies._waiting == {})
+    answer(host)
+
+
+def test_nothing_is_published_for_a_reply_that_could_not_be_heard(redis_client):
+    import redis
+
+    replies = Replies(redis.Redis(unix_socket_path="/nowhere"))
+    with pytest.raises(StoreUnavailable):
+        replies.expect(["a"])
+    replies.close()
+
+
+def test_submissions_from_many_threads_are_all_answered(host):
+    context = HostContext(host, "q")
+    futures: list[Future] = []
+    lock = threading.Lock()
+
+    def submit():
+        for _ in range(50):
+            future = context.submit(new_event(source="q", type="t"))
+            with lock:
+                futures.append(future)
+
+    threads = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({future.result(5).invocations for future in futures}) == 400
+    assert host.client.llen("rq:queue:f") == 400
+
+
+def test_a_source_that_dies_is_started_again(project):
+    project.configure("def handler(event, context): return 1\n")
+    (project.root / "quiet.py").write_text(
+        "from broker.event import new_event\nfrom broker.source import Source\n"
+        "class Quiet(Source):\n"
+        "    def run(self, context):\n"
+        "        n = context.redis.incr(context.prefix + 'starts')\n"
+        "        if n < 3: raise RuntimeError('no')\n"
+        "        context.publish([new_event(source=context.name, type='t')])\n"
+        "        context.stopping.wait()\n"
+    )
+    host = Host(load(project.root / "config.toml"), project.client)
+    thread = threading.Thread(target=host.run)
+    thread.start()
+    until(lambda: project.client.llen("rq:queue:f") == 1)
+    host.stopping.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert project.client.get("broker:source:q:starts") == b"3"
