@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from broker import logs
-from broker.errors import EnvironmentDied, EventError, Expired, FunctionError, Stopped, WorkerLost
+from broker.errors import EnvironmentDied, Expired, FunctionError, Stopped, WorkerLost
 from broker.event import Event, rfc3339
 from broker.function import Function
 from broker.ledger import Claimed, Order, Settlement

@@ -51,6 +51,13 @@ class Publisher:
         """Return the order for one function, past all triggers."""
         return self._order(self._functions[name], event, event.encode(), how)
 
+    def follow(self, destination: str, event: Event) -> list[Order]:
+        """Return what is owed to a function's destination: another function, or whoever listens to `queue:NAME`."""
+        kind, _, name = destination.rpartition(":")
+        if kind == "queue":
+            return self.orders(event.sent_to(name))
+        return [self.order_for(name, event)]
+
     def publish(self, events: Sequence[Event], how: Publishing = USUAL) -> list[Receipt]:
         """Return once all is in Redis.
 

@@ -17,10 +17,10 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import WorkerStatus
 
 from broker import identity, logs, store
-from broker.attempt import POISON, Attempt, Failure
+from broker.attempt import Attempt, Failure
 from broker.doorbell import MISSED, Doorbell
-from broker.errors import Expired, Stopped, StoreUnavailable, WorkerLost
-from broker.ledger import Ledger, Order, Settlement, available
+from broker.errors import Stopped, StoreUnavailable
+from broker.ledger import Ledger, Settlement, available
 from broker.ledger.ledger import WAKE, function_of
 from broker.publisher import Publisher
 from broker.runtime.messages import Died, Done, Lines, Message
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from broker.config import Config
-    from broker.event import Event
     from broker.function import Function
 
 log = logging.getLogger("broker.worker")
@@ -168,13 +167,8 @@ class Worker(rq.Worker):
             self._start(Attempt(function, [one]), now)
 
     def _start(self, attempt: Attempt, now: float) -> None:
-        max_age = attempt.function.max_age
-        if any(one.crashes >= POISON for one in attempt.claimed):
-            lost = WorkerLost(f"its worker or its environment died {POISON} times while it ran")
-            self._settlements += attempt.bury(Failure.of(lost), self._follow)
-        elif max_age is not None and attempt.age() > max_age:
-            expired = Expired(f"it was not run within max_age ({max_age})")
-            self._settlements += attempt.bury(Failure.of(expired), self._follow)
+        if (hopeless := attempt.hopeless()) is not None:
+            self._settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
         else:
             for one in attempt.claimed:
                 if one.crashes:
@@ -195,27 +189,8 @@ class Worker(rq.Worker):
             if attempt is not None and isinstance(message, Done | Died):
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
-                self._settlements += self._conclude(attempt, message)
+                self._settlements += attempt.conclude(message, self._publisher.follow)
                 self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
-
-    def _conclude(self, attempt: Attempt, message: Done | Died) -> list[Settlement]:
-        if isinstance(message, Died):
-            failure, duration_ms = Failure.of(message.error, message.body), attempt.running_for() * 1000
-            if isinstance(message.error, Stopped):
-                return attempt.bury(failure, self._follow)
-            attempt.say(f"[ERROR] {failure.reason}: {message.error}", "ERROR")
-            return attempt.fail(failure, self._follow, duration_ms=duration_ms, used=message.max_rss)
-        if not message.ok:
-            failure = Failure.raised(message.body)
-            return attempt.fail(failure, self._follow, duration_ms=message.duration_ms, used=message.max_rss)
-        return attempt.succeed(message.body, self._follow, duration_ms=message.duration_ms, used=message.max_rss)
-
-    def _follow(self, destination: str, event: Event) -> list[Order]:
-        """Return what is owed to a destination: a function, or whoever listens to a queue."""
-        kind, _, name = destination.rpartition(":")
-        if kind == "queue":
-            return self._publisher.orders(event.sent_to(name))
-        return [self._publisher.order_for(name, event)]
 
     def _settle(self) -> None:
         while self._settlements or self._lines:

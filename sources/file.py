@@ -23,14 +23,14 @@ from typing import Literal
 from broker.errors import SourceError
 from broker.quantity import Duration
 from broker.source import Source, SourceContext
-from sources._file_done import Away
-from sources._file_event import Change
-from sources._file_examine import Examiner
-from sources._file_folder import Folder, Links, is_remote
-from sources._file_follow import Follower
-from sources._file_hints import Hints
-from sources._file_listen import listen
-from sources._file_names import UNFINISHED, Names, complaint
+from sources._file.done import Away
+from sources._file.event import Change
+from sources._file.examine import Examiner
+from sources._file.folder import Folder, Links, is_remote
+from sources._file.follow import Follower
+from sources._file.hints import Hints
+from sources._file.listen import listen
+from sources._file.names import UNFINISHED, Names, complaint
 
 
 class File(Source, frozen=True, kw_only=True):

@@ -9,17 +9,17 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal
 
-from broker import cloudevents_http
+from broker import cloudevents as cloudevents_http
 from broker.errors import EventError, QueueFull, SourceError, StoreError
 from broker.event import Event, new_event
 from broker.quantity import Duration, Size
-from broker.signatures import delivery
 from broker.source import Outcome, Publishing, Receipt, Source, SourceContext
-from sources._http_auth import Auth, Guard, from_elsewhere, is_loopback
-from sources._http_bridge import Bridge
-from sources._http_message import Refused, Request, Response, data_of, payload_of, response_of, say
-from sources._http_route import Route
-from sources._http_server import RETRY_LATER, Server
+from sources._http.auth import Auth, Guard, from_elsewhere, is_loopback
+from sources._http.bridge import Bridge
+from sources._http.message import Refused, Request, Response, data_of, payload_of, response_of, say
+from sources._http.route import Route
+from sources._http.server import RETRY_LATER, Server
+from sources._http.signatures import delivery
 
 TYPE = "http.request"
 """The type of the events, except where a request carries CloudEvents."""
@@ -34,7 +34,7 @@ class Http(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A route, and what becomes of the requests for it."""
 
     route: str
-    """`POST /hooks/github/{repo}`; the method may be `GET,POST` or `ANY`; see sources/_http_route.py."""
+    """`POST /hooks/github/{repo}`; the method may be `GET,POST` or `ANY`; see sources/_http/route.py."""
     listen: str = "127.0.0.1:8000"
     """`HOST:PORT`; sources with the same one share a server. Port 0 is any free port, told in the log."""
     reply: Literal["accept", "wait"] = "accept"

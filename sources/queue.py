@@ -28,9 +28,9 @@ from redis import RedisError
 
 from broker.quantity import Size
 from broker.source import Source, SourceContext
-from sources._queue_crew import BEAT, Crew
-from sources._queue_drain import Drain
-from sources._queue_inbox import Keys, ListInbox, StreamInbox
+from sources._queue.crew import BEAT, Crew
+from sources._queue.drain import Drain
+from sources._queue.inbox import Keys, ListInbox, StreamInbox
 
 LARGEST = Size(512 << 20)
 """Redis' own limit for one value."""

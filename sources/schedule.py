@@ -13,8 +13,8 @@ import msgspec
 from broker.errors import QueueFull, StoreUnavailable
 from broker.quantity import Duration
 from broker.source import Source, SourceContext
-from sources._ticker import Ticker, wall_clock
-from sources._ticks import Cron, Every, Once, Ticks, find_moment, find_zone, following
+from sources._schedule.ticker import Ticker, wall_clock
+from sources._schedule.ticks import Cron, Every, Once, Ticks, find_moment, find_zone, following
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def until(condition: Callable[[], Any], *, within: float = 10, every: float = 0.005, what: str | Callable[[], str] = "") -> Any:
+def until(
+    condition: Callable[[], Any], *, within: float = 10, every: float = 0.005, what: str | Callable[[], str] = ""
+) -> Any:
     """Return the condition's first true value; fail when `within` seconds pass without one."""
     end = time.monotonic() + within
     while not (value := condition()):

@@ -82,7 +82,11 @@ class Project:
 
     def ends(self, id: str, status: str = "finished", within: float = 15) -> dict[str, str]:
         """Wait until the invocation has that status; its record."""
-        until(lambda: self.job(id).get("status") == status, within=within, what=lambda: f"{id} is {status}: {self.job(id)}")
+        until(
+            lambda: self.job(id).get("status") == status,
+            within=within,
+            what=lambda: f"{id} is {status}: {self.job(id)}",
+        )
         return self.job(id)
 
     def result(self, id: str):
@@ -92,9 +96,9 @@ class Project:
         return Job.fetch(id, connection=self.client, serializer=JSONSerializer).return_value()
 
     def lines(self, id: str = "") -> list[str]:
-        from broker import logs
+        from broker import tail
 
-        return [line.text for line in logs.read(self.client, ["f"], invocation=id)]
+        return [line.text for line in tail.read(self.client, ["f"], invocation=id)]
 
     def close(self) -> None:
         for worker in self.workers:

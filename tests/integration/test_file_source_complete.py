@@ -12,8 +12,8 @@ from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
 from broker.quantity import Duration
-from sources._file_hints import LIMIT, Hints
-from sources._file_listen import ObserverHints
+from sources._file.hints import LIMIT, Hints
+from sources._file.listen import ObserverHints
 from tests.conftest import until
 from tests.file_source import NOBODY, changes, file, memory_folder, once, polled, process, started
 from tests.source_context import RealContext, running

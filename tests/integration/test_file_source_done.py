@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sources._file_done import put_away
+from sources._file.done import put_away
 from tests.conftest import until
 from tests.file_source import changes, file, known, memory_folder, once, started
 from tests.source_context import RealContext, running

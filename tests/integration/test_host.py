@@ -40,7 +40,7 @@ def test_an_outcome_that_comes_before_it_is_asked_for_is_not_lost(host):
     context = HostContext(host, "q")
     receipt = context.submit(new_event(source="q", type="t"), Publishing(reply=True)).result(5)
     id = answer(host)
-    until(lambda: host.replies._waiting[id].done())
+    until(host.replies._waiting[id].done)
     assert (id,) == receipt.invocations
     assert context.outcome(id).result(5).body == b"[1]"
     assert host.replies._waiting == {}

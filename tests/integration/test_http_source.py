@@ -418,7 +418,7 @@ def test_a_request_in_progress_is_finished_and_new_ones_are_refused_when_the_sou
         answers.append(client.post(f"{base}/hook").status_code)
 
     monkeypatch.setattr(context, "submit", slow_submit)
-    monkeypatch.setattr("sources._http_server.DRAIN", 10)
+    monkeypatch.setattr("sources._http.server.DRAIN", 10)
     answers = []
     with running(Http(route="POST /hook", listen="127.0.0.1:0"), context):
         base = address(context)

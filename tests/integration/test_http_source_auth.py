@@ -19,7 +19,7 @@ from broker import config
 from broker.errors import ConfigError, SourceError
 from broker.event import invocation_id
 from broker.quantity import Duration
-from sources._http_auth import Auth
+from sources._http.auth import Auth
 from sources.http import Http
 from tests.conftest import until
 from tests.source_context import RealContext, running

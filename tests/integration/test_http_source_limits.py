@@ -193,13 +193,13 @@ def test_what_never_ends_is_cut_off(connect, start):
     [(b"", 0), (b"\r\n", 0), (b"POST /ho", 0), (HEAD, 0), (HEAD + b"Content-Length: 9\r\n\r\nabc", 408)],
 )
 def test_a_client_that_does_not_finish_its_request_is_let_go(connect, monkeypatch, sent, status):
-    monkeypatch.setattr("sources._http_listener.HEAD_TIMEOUT", 0.05)
-    monkeypatch.setattr("sources._http_listener.BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.listener.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.listener.BODY_TIMEOUT", 0.05)
     assert exchange(connect(), sent)[0] == status
 
 
 def test_a_client_cannot_hold_a_connection_with_empty_lines(connect, monkeypatch):
-    monkeypatch.setattr("sources._http_listener.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.listener.HEAD_TIMEOUT", 0.05)
     connection = connect()
     connection.sendall(HEAD + b"\r\n")
     assert answer(connection, whole=False)[0] == 202
@@ -241,7 +241,7 @@ def test_an_upgrade_is_not_followed(connect):
 
 
 def test_all_bodies_together_have_a_limit(context, connect, monkeypatch):
-    monkeypatch.setattr("sources._http_server.BODIES_LIMIT", 1500)
+    monkeypatch.setattr("sources._http.server.BODIES_LIMIT", 1500)
     server = context._shared["http", "127.0.0.1", 0]
     first = connect()
     first.sendall(HEAD + CLOSE + b"Content-Length: 1000\r\n\r\n" + b"x" * 999)

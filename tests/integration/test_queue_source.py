@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from broker.errors import EventError, QueueFull
 from broker.quantity import Size
 from broker.source import Publishing, find
-from sources import _queue_drain
-from sources import _queue_inbox as inbox
-from sources._queue_item import Item, bad_record, read
+from sources._queue import drain as _queue_drain
+from sources._queue import inbox
+from sources._queue.item import Item, bad_record, read
 from sources.queue import Queue
 from tests.conftest import PrivateServer, until
 from tests.source_context import RealContext, running

@@ -136,7 +136,8 @@ def test_a_slow_function_does_not_hold_up_another(project):
     (project.root / "g.py").write_text("def handler(event, context): return 'g'\n")
     project.configure(
         "import time\ndef handler(event, context): time.sleep(3)\n",
-        '[functions.g]\nhandler = "g.py:handler"\n[[triggers]]\nsource = "r"\nfunction = "g"\n[sources.r]\nkind="./quiet.py:Quiet"\n',
+        '[functions.g]\nhandler = "g.py:handler"\n[sources.r]\nkind="./quiet.py:Quiet"\n'
+        '[[triggers]]\nsource = "r"\nfunction = "g"\n',
     )
     project.worker()
     slow = project.push(*range(20))
@@ -183,10 +184,8 @@ def test_destinations_get_the_result_and_the_dead_letter(project):
     project.ends(good)
     project.ends(bad, "failed")
     until(lambda: project.client.zcard("rq:finished:g") == 2)
-    results = {
-        project.result(id.decode())["invocation"]: project.result(id.decode())
-        for id in project.client.zrange("rq:finished:g", 0, -1)
-    }
+    ran = [project.result(id.decode()) for id in project.client.zrange("rq:finished:g", 0, -1)]
+    results = {result["invocation"]: result for result in ran}
     assert results[good]["result"] == 0.5
     assert results[bad]["error"]["errorType"] == "ZeroDivisionError"
 
@@ -279,8 +278,9 @@ def test_logs_can_be_followed_from_elsewhere(project):
     project.configure(ECHO)
     project.worker()
     code = (
-        "import sys, redis; from broker import logs\n"
-        "for line in logs.read(redis.Redis.from_url(sys.argv[1]), ['f'], follow=True): print(line.text, flush=True)"
+        "import sys, redis; from broker.tail import Tail\n"
+        "for lines in Tail(redis.Redis.from_url(sys.argv[1]), ['f']).follow():\n"
+        "    for line in lines: print(line.text, flush=True)"
     )
     follower = subprocess.Popen([sys.executable, "-c", code, project.url], stdout=subprocess.PIPE, text=True)
     try:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import cloudevents_http as binding
+from broker import cloudevents as binding
 from broker.errors import EventError
 from broker.event import invocation_id
 

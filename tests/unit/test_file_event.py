@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sources._file_event import Fingerprint, event_id, file_event, read_id, timestamp
+from sources._file.event import Fingerprint, event_id, file_event, read_id, timestamp
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 MARK = Fingerprint(device=1, inode=2, size=3, mtime=1_700_000_000_123_456_789, ctime=1_700_000_001_000_000_000)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sources._file_names import UNFINISHED, Names, complaint
+from sources._file.names import UNFINISHED, Names, complaint
 
 
 def names(include=("*",), exclude=(), *, hidden=False):

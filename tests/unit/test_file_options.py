@@ -10,8 +10,8 @@ import pytest
 from broker.quantity import Duration
 from broker.source import find
 from broker.table import quantity
-from sources import _file_folder
-from sources._file_folder import is_remote
+from sources._file import folder as _file_folder
+from sources._file.folder import is_remote
 from sources.file import File
 
 

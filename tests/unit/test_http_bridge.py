@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from sources._http_bridge import Bridge, Released
+from sources._http.bridge import Bridge, Released
 
 
 def test_every_result_arrives_whichever_threads_finish_them():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sources._http_route import METHODS, Route, Table
+from sources._http.route import METHODS, Route, Table
 
 
 class Entry(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sources._ticks import Cron, Every, Once, between, find_moment, find_zone, following, jitter, last, stamp
+from sources._schedule.ticks import Cron, Every, Once, between, find_moment, find_zone, following, jitter, last, stamp
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

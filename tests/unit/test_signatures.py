@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from broker import signatures
 from broker.errors import SignatureError
+from sources._http import signatures
 
 VECTORS = [
     json.loads(line) for line in (Path(__file__).parents[1] / "data/webhooks/signatures.jsonl").read_text().splitlines()

@@ -10,8 +10,8 @@ from redis import RedisError
 
 from broker.errors import EventError, QueueFull, StoreError
 from broker.source import SourceContext
-from sources._queue_inbox import Inbox
-from sources._queue_item import Item, Message, bad_record, grouped, read
+from sources._queue.inbox import Inbox
+from sources._queue.item import Item, Message, bad_record, grouped, read
 
 PATIENCE = 0.7
 """Seconds to wait for an item before looking whether to stop, which has to happen within a second."""

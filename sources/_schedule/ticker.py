@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from broker.event import Event, new_event
 from broker.source import Publishing
-from sources._cursor import Cursor
-from sources._ticks import Ticks, between, jitter, last, stamp
+from sources._schedule.cursor import Cursor
+from sources._schedule.ticks import Ticks, between, jitter, last, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sources._file_event import Fingerprint
+from sources._file.event import Fingerprint
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -18,10 +18,10 @@ from broker.errors import QueueFull, StoreUnavailable
 from broker.source import SourceContext
 
 if TYPE_CHECKING:
-    from sources._file_done import Away
-    from sources._file_examine import Examiner
-    from sources._file_folder import Folder
-    from sources._file_hints import Hint, Hints
+    from sources._file.done import Away
+    from sources._file.examine import Examiner
+    from sources._file.folder import Folder
+    from sources._file.hints import Hint, Hints
 
 TICK, FAST_TICK = 0.2, 0.1
 """Seconds between two looks at what gives no hints: the folder itself and ended events; files that wait, the second."""

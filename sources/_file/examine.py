@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from broker.event import Event
 from broker.source import Publishing, SourceContext
-from sources._file_event import Change, Fingerprint, file_event
-from sources._file_folder import Folder
-from sources._file_journal import Journal
+from sources._file.event import Change, Fingerprint, file_event
+from sources._file.folder import Folder
+from sources._file.journal import Journal
 
 GROUP = 500
 """How many events are published at once."""

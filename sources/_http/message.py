@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from broker.cloudevents_http import is_json, media_type, parse_json
+from broker.cloudevents import is_json, media_type, parse_json
 from broker.errors import BrokerError
-from broker.signatures import HEADERS as SIGNATURE_HEADERS
-from sources._http_route import Parameters
+from sources._http.route import Parameters
+from sources._http.signatures import HEADERS as SIGNATURE_HEADERS
 
 SECRET_HEADERS = SIGNATURE_HEADERS | {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-gitlab-token"}
 """Headers that stay out of events, as events are kept in Redis and shown by tools; `keep_headers` lets one in."""

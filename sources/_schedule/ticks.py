@@ -19,7 +19,7 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 from broker.names import nearest
-from sources._cron import Crontab
+from sources._schedule.cron import Crontab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

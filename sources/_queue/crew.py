@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from broker import identity
-from sources._queue_inbox import GROUP, LEASE, Keys
+from sources._queue.inbox import GROUP, LEASE, Keys
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from sources._file_names import Names
+from sources._file.names import Names
 
 if sys.platform == "linux":
     import fcntl

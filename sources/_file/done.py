@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.source import Ended
-from sources._file_event import read_id
-from sources._file_folder import Folder
-from sources._file_journal import Journal
+from sources._file.event import read_id
+from sources._file.folder import Folder
+from sources._file.journal import Journal
 
 if TYPE_CHECKING:
     import logging

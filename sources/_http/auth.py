@@ -12,7 +12,7 @@ import msgspec
 
 from broker.errors import SignatureError
 from broker.quantity import Duration
-from broker.signatures import TOLERANCE, Scheme, key, verify
+from sources._http.signatures import TOLERANCE, Scheme, key, verify
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +24,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bearer: str | list[str] | None = None
     """The token that requests carry as `Authorization: Bearer TOKEN`."""
     signature: Scheme | None = None
-    """How requests are signed; see broker/signatures.py."""
+    """How requests are signed; see sources/_http/signatures.py."""
     secret: str | list[str] | None = None
     """What they are signed with."""
     tolerance: Duration = Duration(TOLERANCE)

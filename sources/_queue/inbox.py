@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis import ResponseError
 
-from sources._queue_item import Item
+from sources._queue.item import Item
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from broker import cloudevents_http
+from broker import cloudevents as cloudevents_http
 from broker.errors import EventError
 from broker.event import Event, new_event, rfc3339
 from broker.names import nearest

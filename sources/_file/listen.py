@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.events import EVENT_TYPE_CREATED, EVENT_TYPE_DELETED, EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED
 
-from sources._file_hints import Hint, Hints, Kind
+from sources._file.hints import Hint, Hints, Kind
 
 if sys.platform == "linux":
-    from sources._file_inotify import InotifyHints, start_reader
+    from sources._file.inotify import InotifyHints, start_reader
 else:
     from watchdog.observers import Observer
 

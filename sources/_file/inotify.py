@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask
 
-from sources._file_hints import Hint, Hints
+from sources._file.hints import Hint, Hints
 
 if TYPE_CHECKING:
     import logging

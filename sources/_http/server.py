@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from broker.errors import SourceError
-from sources._http_bridge import Bridge, Released
-from sources._http_listener import Listener
-from sources._http_message import Refused, Request, Response, headers_of, say
-from sources._http_route import Route, Table
+from sources._http.bridge import Bridge, Released
+from sources._http.listener import Listener
+from sources._http.message import Refused, Request, Response, headers_of, say
+from sources._http.route import Route, Table
 
 BODIES_LIMIT = 64 << 20
 """Bytes that all bodies still arriving may hold together."""
