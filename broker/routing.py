@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from broker.operators import identity
-from broker.path import Path
 from broker.pattern import Branch, Pattern, compile  # noqa: A004 -- as in re.compile
+from broker.pattern.operators import identity
+from broker.pattern.path import Path
 from broker.trigger import Trigger
 
 

@@ -235,7 +235,7 @@ class Worker(rq.Worker):
 
     def _begin(self) -> None:
         with available():
-            self.register_birth()
+            self.register_birth()  # type: ignore[no-untyped-call]
             self.set_state(WorkerStatus.STARTED)
         self._commands = PUBSUB_CHANNEL_TEMPLATE % self.name
         self._doorbell = Doorbell(self.connection, [WAKE, self._commands])
@@ -244,7 +244,7 @@ class Worker(rq.Worker):
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._wake(reader))
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._install_signal_handlers()
+        self._install_signal_handlers()  # type: ignore[no-untyped-call]
 
     def _wake(self, reader: int) -> list[tuple[Place, Message]]:
         os.read(reader, 4096)
@@ -296,7 +296,7 @@ class Worker(rq.Worker):
         try:
             self._settle()
             with available():
-                self.register_death()
+                self.register_death()  # type: ignore[no-untyped-call]
             self.ledger.leave(self.name)
         except StoreUnavailable as error:
             log.warning("%s; what this worker held goes to others in %.0f s", error, LEASE)

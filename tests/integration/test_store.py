@@ -16,8 +16,8 @@ import redis
 
 from broker import store
 from broker.config import Config, Settings
-from broker.embedded import Server, find_binary
 from broker.errors import StoreError, StoreMissing, StoreUnavailable
+from broker.store.embedded import Server, find_binary
 from tests.conftest import PrivateServer, until
 
 if TYPE_CHECKING:

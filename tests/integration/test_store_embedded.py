@@ -13,10 +13,11 @@ import psutil
 import pytest
 import redis
 
-from broker import address, aof
-from broker.embedded import Server, find_binary
+from broker import address
+from broker.store import aof
 from broker.errors import StoreError, StoreMissing
-from broker.lockfile import LockFile
+from broker.store.embedded import Server, find_binary
+from broker.store.lockfile import LockFile
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 HOLD = """
 import sys, time
 from pathlib import Path
-from broker.embedded import Server
+from broker.store.embedded import Server
 server = Server(Path(sys.argv[1]))
 server.start()
 print(server.pid, flush=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUPERVISE = """
 import json, sys
 from pathlib import Path
-from broker.embedded import Server
+from broker.store.embedded import Server
 from broker.errors import BrokerError
 from broker.supervisor import Supervisor
 

@@ -7,9 +7,9 @@ import os
 import msgspec
 import pytest
 
+from broker.config.table import quantity
 from broker.quantity import Duration
 from broker.source import find
-from broker.table import quantity
 from sources._file import folder as _file_folder
 from sources._file.folder import is_remote
 from sources.file import File

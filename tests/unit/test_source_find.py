@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from broker.config.table import quantity
 from broker.errors import SourceError
 from broker.quantity import Duration
 from broker.source import find
-from broker.table import quantity
 from sources.file import File
 
 OWN = """

@@ -12,8 +12,8 @@ from itertools import product
 from operator import or_
 from typing import Any
 
-from broker.operators import Choice
-from broker.path import Path
+from broker.pattern.operators import Choice
+from broker.pattern.path import Path
 
 
 class _Node:

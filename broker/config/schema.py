@@ -18,9 +18,9 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 from msgspec.structs import fields
 
+from broker.config.settings import Settings
 from broker.function import Function
 from broker.quantity import Duration, Size
-from broker.settings import Settings
 from broker.source import find, shipped
 from broker.trigger import Trigger
 

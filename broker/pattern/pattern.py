@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from broker.consistency import satisfied
 from broker.errors import PatternError
-from broker.operators import OPERATORS, Choice, Test, choice
-from broker.path import ABSENT, DEEP, Path
+from broker.pattern.consistency import satisfied
+from broker.pattern.operators import OPERATORS, Choice, Test, choice
+from broker.pattern.path import ABSENT, DEEP, Path
 
 _DEEPEST = 100
 _MOST_BRANCHES = 1000  # as in EventBridge: combinations that all `$or` lists of a pattern may make

@@ -15,17 +15,17 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from broker import leash
-from broker.child import Child, Revival
 from broker.errors import BrokerError, StoreMissing
-from broker.lockfile import LockFile, take
 from broker.quantity import Duration
+from broker.store.lockfile import LockFile, take
+from broker.supervisor.child import Child, Revival
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from broker.config import Config
-    from broker.embedded import Server
+    from broker.store.embedded import Server
 
 AT_ONCE = 3.0
 """Seconds that a child gets when it is to end without finishing anything; then it is killed."""

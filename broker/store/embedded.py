@@ -18,11 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from broker import address, aof
-from broker.child import outcome
+from broker import address
 from broker.errors import StoreMissing, StoreUnavailable
 from broker.leash import leashed
-from broker.lockfile import LockFile, take
+from broker.store import aof
+from broker.store.lockfile import LockFile, take
+from broker.supervisor.child import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker.config.table import MISSING, Reader
 from broker.errors import PatternError
 from broker.function import Function
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
 from broker.quantity import Duration, Size
 from broker.source import Source
-from broker.table import MISSING, Reader
 from broker.trigger import Trigger
 
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")

@@ -16,8 +16,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from broker import address
-from broker.embedded import Server
 from broker.errors import StoreError, StoreMissing, StoreUnavailable
+from broker.store.embedded import Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,14 +13,14 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from broker.checks import check
+from broker.config.checks import check
+from broker.config.schema import schema
+from broker.config.settings import Settings
+from broker.config.table import Reader
 from broker.errors import ConfigError, Mistake
 from broker.function import Function
 from broker.names import inside, nearest
-from broker.schema import schema
-from broker.settings import Settings
 from broker.source import Source, find
-from broker.table import Reader
 from broker.trigger import Trigger
 
 __all__ = ["Config", "Settings", "load", "schema"]

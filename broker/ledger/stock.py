@@ -1,0 +1,60 @@
+"""Stock: what the ledger must know when a worker of RQ itself, not one of ours, runs an invocation.
+
+Such a worker takes the job from its queue and leases it (`rq:wip:QUEUE`) on its own, so the ends of an attempt can be
+settled like any other, under the execution that RQ leased it with. Only a retry is RQ's own doing: it moves the job.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from broker.ledger.ledger import Claimed, Settlement, available, function_of
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+def count_attempt(client: Redis, *, queue: str, id_: str, execution: str, event: bytes) -> Claimed:
+    """Count an attempt that RQ's worker begins, and return what a claim would have told.
+
+    `execution` is RQ's, `event` the event as JSON. Raises StoreUnavailable.
+    """
+    key = f"rq:job:{id_}"
+    pipeline = client.pipeline(transaction=True)
+    pipeline.hincrby(key, "attempt", 1)
+    pipeline.hmget(key, "failures", "crashes", "at", "track", "reply")
+    with available():
+        attempt, (failures, crashes, at, track, reply) = pipeline.execute()
+    return Claimed(
+        queue=queue,
+        id=id_,
+        execution=execution,
+        event=event,
+        attempt=attempt,
+        failures=int(failures or 0),
+        crashes=int(crashes or 0),
+        told=track is not None or reply is not None,
+        accepted_ms=int(at or 0),
+    )
+
+
+def count_failure(client: Redis, settlement: Settlement) -> None:
+    """Count and bill a failed attempt that RQ's worker is about to queue again. Raises StoreUnavailable."""
+    key = f"rq:job:{settlement.id}"
+    usage = f"broker:usage:{datetime.now(UTC).date().isoformat()}:{function_of(settlement.queue)}"
+    bill: dict[str, Any] = {
+        "requests": 1,
+        "errors": 1,
+        "billed_ms": settlement.billed_ms,
+        "mb_ms": settlement.billed_ms * settlement.megabytes,
+        "cold_starts": int(settlement.cold),
+    }
+    pipeline = client.pipeline(transaction=True)
+    pipeline.hincrby(key, "failures", 1)
+    pipeline.hincrby(key, "crashes", int(settlement.crashed))
+    pipeline.hset(key, "reason", settlement.reason)
+    for field, amount in bill.items():
+        pipeline.hincrby(usage, field, amount)
+    with available():
+        pipeline.execute()

@@ -1,0 +1,73 @@
+"""Usage: what functions cost: requests, billed time and memory, a day and function at a time.
+
+The ledger adds it up in the hashes `broker:usage:DAY:FUNCTION`; a day is one of UTC. Billed time is that of each
+attempt in whole milliseconds, rounded up; GB-seconds are billed time times the function's memory, as AWS Lambda bills.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from broker.ledger import available
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from redis import Redis
+
+By = Literal["function", "day"]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used, of one function or several, in a day or several."""
+
+    requests: int = 0
+    """Attempts that ended."""
+    errors: int = 0
+    """Those of them that failed."""
+    billed_ms: int = 0
+    mb_ms: int = 0
+    """Billed milliseconds times megabytes of memory."""
+    cold_starts: int = 0
+    log_bytes: int = 0
+
+    @property
+    def billed_seconds(self) -> float:
+        """Billed time in seconds."""
+        return self.billed_ms / 1000
+
+    @property
+    def gb_seconds(self) -> float:
+        """Billed time times memory, in seconds times gigabytes (of 1024 MB)."""
+        return self.mb_ms / 1024 / 1000
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__struct_fields__})
+
+
+def days(today: date, count: int) -> list[date]:
+    """Return the last `count` days, today included, the first one first."""
+    return [today - timedelta(days=ago) for ago in reversed(range(count))]
+
+
+def usage(client: Redis, functions: Iterable[str], period: Sequence[date], by: By) -> dict[str, Usage]:
+    """Return what was used in these days, by function or by day (`2026-11-23`); without those that used nothing.
+
+    Raises StoreUnavailable.
+    """
+    cells = [(day.isoformat(), function) for function in functions for day in period]
+    pipeline = client.pipeline(transaction=False)
+    for day, function in cells:
+        pipeline.hgetall(f"broker:usage:{day}:{function}")
+    with available():
+        answers = pipeline.execute()
+    found: dict[str, Usage] = {}
+    for (day, function), fields in zip(cells, answers, strict=True):
+        if fields:
+            name = function if by == "function" else day
+            used = msgspec.convert({key.decode(): value.decode() for key, value in fields.items()}, Usage, strict=False)
+            found[name] = found.get(name, Usage()) + used
+    return dict(sorted(found.items()))

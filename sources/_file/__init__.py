@@ -1,0 +1,1 @@
+"""The rooms of the file source; see sources/file.py."""

@@ -1,0 +1,1 @@
+"""The rooms of the HTTP source; see sources/http.py."""

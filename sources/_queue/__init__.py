@@ -1,0 +1,1 @@
+"""The rooms of the queue source; see sources/queue.py."""

@@ -1,0 +1,1 @@
+"""The rooms of the schedule source; see sources/schedule.py."""
