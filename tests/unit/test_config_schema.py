@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from msgspec.structs import fields
 
+from broker import config as configuration
 from broker.config import schema
 from broker.function import Function
 from broker.quantity import Duration, Size
@@ -114,3 +115,8 @@ def test_fields_are_described_by_their_docstrings():
     described = schema()["$defs"]["Function"]["properties"]
     assert described["concurrency"]["description"].startswith("How many run at once")
     assert set(described) == {field.name for field in fields(Function)} - {"name"}
+
+
+def test_the_schema_that_is_shipped_for_editors_is_the_one_of_this_version():
+    shipped = Path(configuration.__file__).with_name("config.schema.json")
+    assert json.loads(shipped.read_text()) == schema(), "broker check --schema > broker/config/config.schema.json"

@@ -1,0 +1,133 @@
+"""Attempt: how an ended try becomes what the ledger writes."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.attempt import Attempt, Failure, traceback_text
+from broker.errors import EnvironmentDied, TimedOut
+from broker.function import Batch, Function, Retry
+from broker.ledger import Claimed, Order
+from broker.quantity import Duration
+
+
+def function(**options):
+    return Function(name="f", handler="f.py:handler", **options)
+
+
+def claimed(id="a", *, failures=0, crashes=0, age=0.0, data=None):
+    event = json.dumps({"id": f"event-{id}", "data": data}).encode()
+    return Claimed(
+        queue="f", id=id, execution=f"w.{id}", event=event, attempt=failures + 1, failures=failures, crashes=crashes,
+        told=False, accepted_ms=int((time.time() - age) * 1000),
+    )  # fmt: skip
+
+
+def nothing(destination, event):
+    return []
+
+
+def verdicts(settlements):
+    return [settlement.verdict for settlement in settlements]
+
+
+BAD = Failure.raised(b'{"errorType":"ValueError","errorMessage":"no","stackTrace":["  File \\"f.py\\"\\n"]}')
+
+
+@given(failures=st.integers(0, 5), attempts=st.integers(1, 5))
+def test_it_is_tried_as_often_as_the_policy_says(failures, attempts):
+    attempt = Attempt(function(retry=Retry(attempts=attempts)), [claimed(failures=failures)])
+    (verdict,) = verdicts(attempt.fail(BAD, nothing))
+    assert verdict == ("retry" if failures + 1 < attempts else "dead")
+
+
+def test_what_would_be_too_old_at_its_next_try_is_a_dead_letter_now():
+    policy = Retry(attempts=9, backoff="fixed", base=Duration(30), jitter=False)
+    young = Attempt(function(retry=policy, max_age=Duration(60)), [claimed(age=20)])
+    old = Attempt(function(retry=policy, max_age=Duration(60)), [claimed(age=40)])
+    assert verdicts(young.fail(BAD, nothing) + old.fail(BAD, nothing)) == ["retry", "dead"]
+
+
+def test_three_crashes_make_a_dead_letter_whatever_the_retry_policy_says():
+    crash = Failure.of(EnvironmentDied("exited with status 3"))
+    ends = [
+        verdicts(Attempt(function(retry=Retry(attempts=99)), [claimed(crashes=crashes)]).fail(crash, nothing))
+        for crashes in range(3)
+    ]
+    assert ends == [["retry"], ["retry"], ["dead"]]
+    assert not Failure.of(TimedOut("late")).crashed
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, ["finished"] * 3),
+        ({"batchItemFailures": []}, ["finished"] * 3),
+        ({"batchItemFailures": [{"itemIdentifier": "event-b"}]}, ["finished", "retry", "finished"]),
+        ({"batchItemFailures": [{"itemIdentifier": "unknown"}]}, ["retry"] * 3),
+        ({"batchItemFailures": [{}]}, ["retry"] * 3),
+        ({"batchItemFailures": "event-b"}, ["retry"] * 3),
+    ],
+)
+def test_a_batchs_partial_answer_is_read_as_aws_lambda_does(answer, expected):
+    attempt = Attempt(function(batch=Batch(size=3)), [claimed("a"), claimed("b"), claimed("c")])
+    assert verdicts(attempt.succeed(json.dumps(answer).encode(), nothing, duration_ms=1, used=0)) == expected
+
+
+def test_a_batch_is_billed_once():
+    attempt = Attempt(function(batch=Batch(size=2)), [claimed("a"), claimed("b")])
+    settlements = attempt.succeed(b"null", nothing, duration_ms=1.2, used=0)
+    assert [settlement.billed_ms for settlement in settlements] == [2, 0]
+
+
+def test_the_payload_is_the_event_its_data_or_a_list_of_them():
+    one, two = claimed("a", data=1), claimed("b", data="\udc80")
+    assert json.loads(Attempt(function(), [one]).payload())["data"] == 1
+    assert Attempt(function(payload="data"), [one]).payload() == b"1"
+    assert json.loads(Attempt(function(payload="data", batch=Batch()), [one, two]).payload()) == [1, "\udc80"]
+
+
+@pytest.mark.parametrize(("how", "key"), [("on_success", "result"), ("on_failure", "error")])
+def test_a_destination_gets_the_event_and_what_became_of_it(how, key):
+    seen = []
+
+    def follow(destination, event):
+        seen.append((destination, event))
+        return [Order(queue="g", id="x", data=b"")]
+
+    attempt = Attempt(function(retry=Retry(attempts=1), **{how: "queue:later"}), [claimed(data="\udc80")])
+    if how == "on_success":
+        (settlement,) = attempt.succeed(b"[7]", follow, duration_ms=1, used=0)
+    else:
+        (settlement,) = attempt.fail(BAD, follow)
+    ((destination, event),) = seen
+    assert destination == "queue:later"
+    assert event.id == "a-1"
+    assert event.data["event"]["data"] == "\udc80"
+    assert event.data[key] in ([7], msgspec.json.decode(BAD.body))
+    assert len(settlement.orders) == 1
+    event.encode()
+
+
+def test_an_error_is_kept_as_a_traceback_for_rq():
+    assert traceback_text(BAD.body) == '  File "f.py"\nValueError: no'
+    assert traceback_text(b"not json") == "not json"
+
+
+@given(failures=st.integers(1, 200), seed=st.integers())
+def test_backoff_grows_to_its_maximum_and_jitter_takes_at_most_half(failures, seed):
+    policy = Retry(base=Duration(1), max=Duration(60))
+    full = min(60.0, 2.0 ** min(failures - 1, 64))
+    assert full / 2 <= policy.delay(failures, random.Random(seed)) <= full
+
+
+def test_a_list_of_waits_repeats_its_last():
+    policy = Retry(backoff=[Duration(1), Duration(5)], jitter=False)
+    assert [policy.delay(n) for n in (1, 2, 3, 9)] == [1, 5, 5, 5]
