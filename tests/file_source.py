@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
+from broker.config.table import quantity
 from broker.quantity import Duration
-from broker.table import quantity
 from sources.file import File
 from tests.conftest import until
 from tests.source_context import EVENTS, RealContext

@@ -20,6 +20,16 @@ COMMANDS = {
     "worker": "up",
     "init": "init",
     "check": "check",
+    "invoke": "invoke",
+    "emit": "emit",
+    "push": "push",
+    "logs": "logs",
+    "runs": "runs",
+    "show": "runs",
+    "dead": "dead",
+    "usage": "usage",
+    "status": "status",
+    "audit": "status",
 }
 """Command -> the file of this package that has it, under the same name; in the order in which help lists them.
 

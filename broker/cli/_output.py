@@ -72,6 +72,11 @@ def print_record(record: Mapping[str, Any], *, as_json: bool = False) -> None:
         click.echo(f"{click.style(key.ljust(width), bold=True)}  {clean(value)}")
 
 
+def warn(text: str) -> None:
+    """Print a warning on the standard error."""
+    click.echo(f"{click.style('warning:', fg='yellow')} {text}", err=True)
+
+
 def clean(value: Any) -> str:
     """Return a value as text that is safe to show: control characters are spelled out."""
     text = "" if value is None else str(value)

@@ -11,9 +11,9 @@ import click
 from broker import address
 from broker.cli import _plan
 from broker.cli._project import Project, pass_project
-from broker.embedded import Server
 from broker.errors import BrokerError
 from broker.leash import follow_parent
+from broker.store.embedded import Server
 from broker.supervisor import Supervisor, commands
 
 if TYPE_CHECKING:
