@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -26,6 +26,8 @@ class Column:
     title: str = ""
     right: bool = False
     """Whether it is aligned to the right, as numbers are."""
+    folds: bool = True
+    """Whether a narrow terminal may break its values."""
 
     @property
     def heading(self) -> str:
@@ -92,7 +94,8 @@ def _draw(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: s
 
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.heading, justify=side, overflow="fold", no_wrap=not column.folds)
     for row in rows:
         table.add_row(*(Text(clean(row.get(column.key))) for column in columns))
     Console().print(table)

@@ -51,17 +51,20 @@ for _ = 1, n do
   if left[name] > 0 and (batch == 0 or is_batch_due(queue, batch, window)) then
     for _, id in ipairs(call('LPOP', QUEUE .. queue, left[name]) or {}) do
       local key = JOB .. id
-      local job = call('HMGET', key, 'status', 'data', 'attempt', 'failures', 'crashes', 'at', 'track', 'reply')
+      local job = call('HMGET', key, 'status', 'data', 'at', 'attempt', 'told')
       if job[2] and job[1] == 'queued' then
-        local attempt = (tonumber(job[3]) or 0) + 1
+        local attempt, failures, crashes = 1, 0, 0
+        if job[4] then
+          local past = call('HMGET', key, 'failures', 'crashes')
+          attempt, failures, crashes = tonumber(job[4]) + 1, tonumber(past[1]) or 0, tonumber(past[2]) or 0
+        end
         local lease = string.format('%s.%x', worker, execution)
         execution = execution + 1
         left[name] = left[name] - 1
         call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
         append(leases, queue, '+inf', id .. ':' .. lease) -- what runs out is the worker's own lease, in broker:workers
         claimed[#claimed + 1] = {
-          queue, id, lease, job[2], attempt, tonumber(job[4]) or 0, tonumber(job[5]) or 0, job[6] or '',
-          (job[7] or job[8]) and 1 or 0,
+          queue, id, lease, job[2], attempt, failures, crashes, job[3] or '', job[5] and 1 or 0,
         }
       else
         add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited

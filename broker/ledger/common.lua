@@ -88,10 +88,10 @@ local function accept(order, now_iso)
     local extra = cjson.decode(order.extra)
     delay = extra.delay or 0
     if extra.track then
-      call('HSET', key, 'track', extra.track, 'event', extra.event)
+      call('HSET', key, 'track', extra.track, 'event', extra.event, 'told', 1)
       call('HINCRBY', OPEN .. extra.track, extra.event, 1)
     end
-    if extra.reply then call('HSET', key, 'reply', extra.reply) end
+    if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1) end
   end
   if delay > 0 then
     status = 'scheduled'

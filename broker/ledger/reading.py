@@ -105,8 +105,9 @@ def recent(
     lately and has waited long, or the other way round.
     """
     found = [one for one in _fetch(client, _candidates(client, names, statuses, limit)) if _is(one, statuses)]
+    found.reverse()  # of what was accepted in one millisecond, the last of the queue comes first
     epoch = datetime.fromtimestamp(0, UTC)
-    return sorted(found, key=lambda one: one.accepted or epoch, reverse=True)[:limit]
+    return sorted(found, key=lambda one: (one.accepted or epoch, one.ended or epoch), reverse=True)[:limit]
 
 
 def fetch(client: Redis, id_: str) -> Invocation:

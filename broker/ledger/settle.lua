@@ -30,24 +30,22 @@ end
 
 -- Which leases are still held, of all settlements of a queue in one call; and which were cancelled meanwhile.
 local function find_leases(settlements)
-  local members, ids, places = {}, {}, {}
-  for i, s in ipairs(settlements) do
-    if s.execution ~= '' then
-      append(members, s.queue, s.id .. ':' .. s.execution)
-      append(ids, s.queue, s.id)
-      append(places, s.queue, i)
-    end
+  local rows = {} -- queue -> its settlements that hold a lease
+  for _, s in ipairs(settlements) do
+    if s.execution ~= '' then append(rows, s.queue, s) end
   end
-  for queue, row in pairs(members) do
+  for queue, row in pairs(rows) do
     local canceled = call('EXISTS', 'rq:canceled:' .. queue) == 1
     for first = 1, #row, 1000 do
-      local last = math.min(first + 999, #row)
-      local held = call('ZMSCORE', WIP .. queue, unpack(row, first, last))
-      local gone = canceled and call('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids[queue], first, last)) or NOTHING
-      for k = 1, last - first + 1 do
-        settlements[places[queue][first + k - 1]].held = held[k] and not gone[k]
+      local members, ids = {}, {}
+      for i = first, math.min(first + 999, #row) do
+        members[#members + 1] = row[i].id .. ':' .. row[i].execution
+        ids[#ids + 1] = row[i].id
       end
-      call('ZREM', WIP .. queue, unpack(row, first, last))
+      local held = call('ZMSCORE', WIP .. queue, unpack(members))
+      local gone = canceled and call('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids)) or NOTHING
+      for i = 1, #members do row[first + i - 1].held = held[i] and not gone[i] end
+      call('ZREM', WIP .. queue, unpack(members))
     end
   end
 end
@@ -73,7 +71,6 @@ local settle = {}
 function settle.finished(s)
   local key, keep = JOB .. s.id, s.keep
   call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
-  call('EXPIRE', key, keep)
   if s.result ~= '' then -- of nothing RQ reads nothing: a result of null is not written
     call('XADD', RESULTS .. s.id, '*', 'type', 1, 'worker_name', worker, 'return_value', s.result)
     call('EXPIRE', RESULTS .. s.id, keep)
@@ -117,13 +114,25 @@ function settle.drop(s)
   add(BOOKS .. s.queue, 'dropped', 1)
 end
 
+local meters = {} -- queue -> its function's sums
 local function meter(s)
-  local usage = 'broker:usage:' .. day .. ':' .. function_of(s.queue)
-  add(usage, 'requests', 1)
-  add(usage, 'billed_ms', s.billed)
-  add(usage, 'mb_ms', s.billed * s.megabytes)
-  if s.details.failed then add(usage, 'errors', 1) end
-  if s.details.cold then add(usage, 'cold_starts', 1) end
+  local sum = meters[s.queue]
+  if not sum then
+    local usage = 'broker:usage:' .. day .. ':' .. function_of(s.queue)
+    sum = sums[usage] or { requests = 0, billed_ms = 0, mb_ms = 0 }
+    sums[usage], meters[s.queue] = sum, sum
+  end
+  sum.requests = sum.requests + 1
+  sum.billed_ms = sum.billed_ms + s.billed
+  sum.mb_ms = sum.mb_ms + s.billed * s.megabytes
+  if s.details.failed then sum.errors = (sum.errors or 0) + 1 end
+  if s.details.cold then sum.cold_starts = (sum.cold_starts or 0) + 1 end
+end
+
+-- Whether the invocation's record is still there; of one that finished, it is kept for as long as asked from now on.
+local function has_record(s)
+  if s.verdict == 'finished' then return call('EXPIRE', JOB .. s.id, s.keep) == 1 end
+  return call('EXISTS', JOB .. s.id) == 1
 end
 
 local settlements, answers = {}, {}
@@ -134,7 +143,7 @@ for i, s in ipairs(settlements) do
   if s.execution == '' then
     if call('ZREM', FAILED .. s.queue, s.id) == 1 then answers[i] = 1 end
   elseif s.held then
-    if call('EXISTS', JOB .. s.id) == 1 then
+    if has_record(s) then
       answers[i] = 1
     else
       add(BOOKS .. s.queue, 'vanished', 1) -- deleted by another tool while it ran
