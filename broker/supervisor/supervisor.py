@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from broker import leash
 from broker.errors import BrokerError, StoreMissing
 from broker.quantity import Duration
+from broker.store import flush
 from broker.store.lockfile import LockFile, take
 from broker.supervisor.child import Child, Revival
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 3.0
 """Seconds that a child gets when it is to end without finishing anything; then it is killed."""
+
+FLUSH_AGAIN = 10.0
+"""Seconds until the next try after the disk has refused what Redis wrote."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -83,6 +87,7 @@ class Supervisor:
         """How often we were asked to stop: once waits for what runs, twice does not, three times kills."""
         self._stopping = False
         self._tell_wait_at = 0.0
+        self._flush_at = 0.0
 
     def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP; return the exit code. Nothing that was started is left then.
@@ -182,6 +187,10 @@ class Supervisor:
                     signal.signal(number, handler)
 
     def _listen(self, timeout: float | None) -> None:
+        """Listen for at most `timeout` seconds, or until the next flush."""
+        if self._server is not None:
+            until_flush = max(0.0, self._flush_at - time.monotonic())
+            timeout = until_flush if timeout is None else min(timeout, until_flush)
         woken: socket.socket | None = None
         for key, _ in self._selector.select(timeout):
             if isinstance(key.data, Child):
@@ -191,6 +200,17 @@ class Supervisor:
         if woken is not None:  # last, because it closes what the children wrote to
             woken.recv(4096)
             self._notice_deaths()
+        if self._server is not None and self._flush_at <= time.monotonic():
+            self._flush(self._server)
+
+    def _flush(self, server: Server) -> None:
+        try:
+            server.flush()
+        except OSError as error:
+            self._say(f"the disk does not keep what Redis has written: {error}")
+            self._flush_at = time.monotonic() + FLUSH_AGAIN
+        else:
+            self._flush_at = time.monotonic() + flush.EVERY
 
     def _relay(self, child: Child, descriptor: int) -> None:
         lines = child.lines()

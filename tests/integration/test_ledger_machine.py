@@ -8,7 +8,7 @@ from typing import ClassVar
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -76,7 +76,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer == DUPLICATE
 
     @rule(target=leases, worker=WORKERS, queue=QUEUES, n=st.integers(1, 3), concurrency=st.sampled_from([0, 0, 2]))
-    def claim(self, worker: str, queue: str, n: int, concurrency: int) -> list[Claimed]:
+    def claim(self, worker: str, queue: str, n: int, concurrency: int) -> object:
         held = sum(place == "leased" and self.queue[id][0] == queue[0] for id, place in self.place.items())
         claimed = self.ledger.claim(worker, [(queue, n, concurrency, 0, 0)], self.executions).claimed
         self.executions += len(claimed)
@@ -89,7 +89,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.holder[one.id], self.worker_of[one.id] = one, worker
             self.ran[one.id] = self.ran.get(one.id, 0) + 1
             assert one.attempt == self.ran[one.id]
-        return claimed
+        return multiple(*([claimed] if claimed else []))
 
     @rule(claimed=leases, verdict=st.sampled_from(["finished", "retry", "later", "dead", "release"]))
     def settle(self, claimed: list[Claimed], verdict: str) -> None:
@@ -155,6 +155,6 @@ def test_every_invocation_is_in_one_place_whatever_is_done(redis_server):
     LedgerMachine.server = redis_server
     machine = LedgerMachine.TestCase
     machine.settings = settings(
-        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
     machine("runTest").runTest()
