@@ -1,6 +1,6 @@
 """Inspection: is every invocation in exactly the one place that its status says? Reads all there is.
 
-The places are read while work goes on, so what looks wrong at first is looked at once more, in one transaction.
+The places are read while work goes on, so what looks wrong at first is looked at again, at the end in a transaction.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from broker.ledger.ledger import available
+from broker.ledger.reading import grouped
 
 if TYPE_CHECKING:
     from redis import Redis
 
 PAGE = 1000
+"""How many entries are read in one call."""
+
+PASSES, FEW = 5, 100
+"""What moves while it is looked at looks wrong. Such are looked at again until they are few enough for a look at each
+in a transaction, which takes a search through its queue."""
 
 _JOB, _QUEUE = "rq:job:", "rq:queue:"
 _PLACES = {
@@ -52,15 +58,30 @@ def misplaced(client: Redis, names: Sequence[str]) -> Iterator[Misplaced]:
 
     Raises StoreUnavailable.
     """
+    suspects: dict[str, set[str]] | None = None
+    for _ in range(PASSES):
+        suspects = _suspects(client, names, None if suspects is None else list(suspects))
+        if len(suspects) <= FEW:
+            break
+    for id_, queues in sorted((suspects or {}).items()):
+        yield from _look_again(client, id_, queues)
+
+
+def _suspects(client: Redis, names: Sequence[str], ids: Sequence[str] | None) -> dict[str, set[str]]:
+    """Return which of these invocations (None: of all) look wrong, each with the queues that it may be in."""
     places = _read_places(client, names)
-    for id_, status, queue in _records(client):
-        spots = places.pop(id_, ())
+    found: dict[str, set[str]] = {}
+    seen = set()
+    for id_, status, queue in _records(client, ids):
+        seen.add(id_)
+        spots = places.get(id_, ())
         if queue in names and spots != ((_PLACES.get(status, ""), queue),):
-            yield from _look_again(client, id_, {queue, *(name for _, name in spots)})
-    for id_, spots in places.items():
+            found[id_] = {queue, *(name for _, name in spots)}
+    for id_ in places.keys() - seen if ids is None else places.keys() & set(ids) - seen:
         # The registry of what finished is tidied up now and then only, RQ's way.
-        if any(place != "finished" for place, _ in spots):
-            yield from _look_again(client, id_, {name for _, name in spots})
+        if any(place != "finished" for place, _ in places[id_]):
+            found[id_] = {name for _, name in places[id_]}
+    return found
 
 
 def _read_places(client: Redis, names: Iterable[str]) -> dict[str, tuple[Spot, ...]]:
@@ -87,23 +108,27 @@ def _members(client: Redis, name: str) -> Iterator[tuple[str, str]]:
                 yield place, _id(member)
 
 
-def _records(client: Redis) -> Iterator[tuple[str, str, str]]:
-    """Yield id, status and queue of every record; a record may come twice."""
-    cursor = -1
-    while cursor:
+def _records(client: Redis, ids: Sequence[str] | None) -> Iterator[tuple[str, str, str]]:
+    """Yield id, status and queue of these records (None: of all); one may come twice."""
+    for page in _scan(client) if ids is None else grouped(ids, PAGE):
         pipeline = client.pipeline(transaction=False)
-        with available():
-            page: Any = client.scan(max(cursor, 0), match=f"{_JOB}*", count=PAGE)
-        cursor, keys = page
-        ids = [key.decode().removeprefix(_JOB) for key in keys]
-        ids = [id_ for id_ in ids if ":" not in id_]  # RQ keeps what depends on a job beside it
-        for id_ in ids:
+        for id_ in page:
             pipeline.hmget(f"{_JOB}{id_}", "status", "origin")
         with available():
             answers = pipeline.execute()
-        for id_, (status, origin) in zip(ids, answers, strict=True):
+        for id_, (status, origin) in zip(page, answers, strict=True):
             if status is not None:
                 yield id_, status.decode(), (origin or b"").decode()
+
+
+def _scan(client: Redis) -> Iterator[list[str]]:
+    cursor = -1
+    while cursor:
+        with available():
+            answer: Any = client.scan(max(cursor, 0), match=f"{_JOB}*", count=PAGE)
+        cursor, keys = answer
+        ids = (key.decode().removeprefix(_JOB) for key in keys)
+        yield [id_ for id_ in ids if ":" not in id_]  # RQ keeps what depends on a job beside it
 
 
 def _look_again(client: Redis, id_: str, names: set[str]) -> Iterator[Misplaced]:

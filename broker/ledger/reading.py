@@ -139,7 +139,7 @@ def heads(client: Redis, invocations: Sequence[Invocation]) -> dict[str, Head]:
     """Return which event each invocation is about; without those whose event is large or cannot be read."""
     small = [one for one, size in zip(invocations, _sizes(client, invocations), strict=True) if size <= LARGEST_EVENT]
     found = {}
-    for group in _grouped(small):
+    for group in grouped(small):
         pipeline = client.pipeline(transaction=False)
         for one in group:
             pipeline.hget(f"rq:job:{one.id}", "data")
@@ -209,7 +209,7 @@ def _candidates(client: Redis, names: Sequence[str], statuses: Sequence[Status],
 
 
 def _fetch(client: Redis, ids: Sequence[str]) -> Iterator[Invocation]:
-    for group in _grouped(ids):
+    for group in grouped(ids):
         pipeline = client.pipeline(transaction=False)
         for id_ in group:
             pipeline.hmget(f"rq:job:{id_}", _FIELDS)
@@ -242,7 +242,7 @@ def _invocation(id_: str, fields: dict[str, str]) -> Invocation:
 
 def _sizes(client: Redis, invocations: Sequence[Invocation]) -> list[int]:
     sizes: list[int] = []
-    for group in _grouped(invocations):
+    for group in grouped(invocations):
         pipeline = client.pipeline(transaction=False)
         for one in group:
             pipeline.hstrlen(f"rq:job:{one.id}", "data")
@@ -262,9 +262,10 @@ def _ending(entry: bytes, fields: dict[bytes, bytes]) -> Ending:
     )
 
 
-def _grouped(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), GROUP):
-        yield items[start : start + GROUP]
+def grouped(items: Sequence[Item], size: int = GROUP) -> Iterator[Sequence[Item]]:
+    """Yield the items in groups of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _text(value: bytes | None) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, precondition, rule
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -59,15 +59,19 @@ class LedgerMachine(RuleBasedStateMachine):
             queue=queue, id=id, data=job_data(function, json.dumps({"id": id}).encode()), delay=delay, max_queue=LIMIT
         )
 
-    @rule(target=ids, queue=QUEUES, delay=st.sampled_from([0, 0, 0, 1000]))
-    def publish(self, queue: str, delay: float) -> str:
-        self.next_id += 1
-        id = f"i{self.next_id}"
-        ((answer,),) = self.ledger.publish([[self.order(id, queue, delay)]])
-        assert answer == (ACCEPTED if self.waiting(queue) < LIMIT else FULL)
-        if answer == ACCEPTED:
-            self.place[id], self.queue[id] = ("scheduled" if delay else "queued"), queue
-        return id
+    def some(self, place: str) -> bool:
+        return place in self.place.values()
+
+    @rule(target=ids, queue=QUEUES, delay=st.sampled_from([0, 0, 0, 1000]), count=st.integers(1, 4))
+    def publish(self, queue: str, delay: float, count: int) -> object:
+        new = [f"i{self.next_id + n}" for n in range(count)]
+        self.next_id += count
+        answers = self.ledger.publish([[self.order(id, queue, delay)] for id in new])
+        for id, (answer,) in zip(new, answers, strict=True):
+            assert answer == (ACCEPTED if self.waiting(queue) < LIMIT else FULL)
+            if answer == ACCEPTED:
+                self.place[id], self.queue[id] = ("scheduled" if delay else "queued"), queue
+        return multiple(*new)
 
     @rule(id=ids)
     def publish_again(self, id: str) -> None:
@@ -75,6 +79,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ((answer,),) = self.ledger.publish([[self.order(id, self.queue[id], 0)]])
             assert answer == DUPLICATE
 
+    @precondition(lambda self: self.some("queued"))
     @rule(target=leases, worker=WORKERS, queue=QUEUES, n=st.integers(1, 3), concurrency=st.sampled_from([0, 0, 2]))
     def claim(self, worker: str, queue: str, n: int, concurrency: int) -> object:
         held = sum(place == "leased" and self.queue[id][0] == queue[0] for id, place in self.place.items())
@@ -113,6 +118,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.place[one.id] = after[verdict]
                 self.ran[one.id] -= verdict == "release"
 
+    @precondition(lambda self: self.some("leased"))
     @rule(worker=WORKERS)
     def worker_dies(self, worker: str) -> None:
         lost = {id for id, place in self.place.items() if place == "leased" and self.worker_of[id] == worker}
@@ -121,6 +127,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.place[id] = "queued"
         self.ledger.recover(worker=worker, lease=1000)
 
+    @precondition(lambda self: self.some("dead"))
     @rule(id=ids, verdict=st.sampled_from(["replay", "drop"]))
     def dead_letter(self, id: str, verdict: str) -> None:
         queue = self.queue.get(id, "f")
@@ -129,6 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if written:
             self.place[id] = "queued" if verdict == "replay" else "dropped"
 
+    @precondition(lambda self: self.some("dead"))
     @rule(id=ids)
     def rq_requeues(self, id: str) -> None:
         if self.place.get(id) == "dead":
