@@ -148,15 +148,14 @@ class Attempt:
     def bury(self, failure: Failure, follow: Follow) -> list[Settlement]:
         """Settle it as a dead letter without having run it."""
         self.say(f"[ERROR] {_message(failure.body)}", "ERROR")
-        return self._billed([self._dead(one, failure, follow) for one in self.claimed], 0)
+        return [self._dead(one, failure, follow) for one in self.claimed]
 
     def requeue(self) -> list[Settlement]:
         """Settle it as interrupted by the worker's own end: it runs again at once and nothing is held against it."""
-        settlements = [
+        return [
             Settlement(verdict="retry", queue=one.queue, id=one.id, execution=one.execution, reason="Interrupted")
             for one in self.claimed
         ]
-        return self._billed(settlements, 0)
 
     def release(self) -> list[Settlement]:
         """Give it back as if it had never been claimed."""
@@ -173,6 +172,7 @@ class Attempt:
             execution=one.execution,
             keep=self.function.keep,
             result=result,
+            again=one.attempt > 1,
             told=one.told,
             orders=tuple(follow(destination, self._outcome(one, "succeeded", result))) if destination else (),
         )
@@ -207,6 +207,7 @@ class Attempt:
             traceback=traceback_text(failure.body),
             reason=failure.reason,
             failed=True,
+            stopped=failure.reason == "Stopped",
             told=one.told,
             orders=tuple(follow(destination, self._outcome(one, "failed", failure.body))) if destination else (),
         )

@@ -96,3 +96,13 @@ def _children() -> set[int]:
         with suppress(OSError):  # the thread has ended meanwhile
             found.update(int(pid) for pid in task.read_text().split())
     return found
+
+
+def outcome(code: int) -> str:
+    """Return how a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

@@ -54,10 +54,10 @@ def invoke(function: str, event: Any) -> Any:
     job = get_current_job()
     if job is None:
         raise BrokerError("broker.invoke is called by RQ's workers; use `broker invoke` to run a function")
+    _disarm()
     config = configuration.load()
     if function not in config.functions:
         raise UnknownFunction(f"there is no function {function!r} in {config.path}")
-    _disarm()
     ledger = Ledger(job.connection, log_entries=config.settings.log_lines)
     claimed = stock.count_attempt(
         job.connection,

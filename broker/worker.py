@@ -169,6 +169,7 @@ class Worker(rq.Worker):
     def _start(self, attempt: Attempt, now: float) -> None:
         if (hopeless := attempt.hopeless()) is not None:
             self._settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
+            self._keep_lines(attempt)
         else:
             for one in attempt.claimed:
                 if one.crashes:
@@ -190,7 +191,10 @@ class Worker(rq.Worker):
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
                 self._settlements += attempt.conclude(message, self._publisher.follow)
-                self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
+                self._keep_lines(attempt)
+
+    def _keep_lines(self, attempt: Attempt) -> None:
+        self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
 
     def _settle(self) -> None:
         while self._settlements or self._lines:
@@ -207,7 +211,7 @@ class Worker(rq.Worker):
         """Take what attempts that still run have printed a moment ago."""
         for attempt in self._pool.running_attempts():
             if attempt.unflushed_since is not None and now - attempt.unflushed_since >= FLUSH_AFTER:
-                self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
+                self._keep_lines(attempt)
 
     # -- lease and registration --------------------------------------------------------------------------------------
 
@@ -292,6 +296,7 @@ class Worker(rq.Worker):
             self._settlements += attempt.release()
         for attempt in list(self._pool.attempts()):
             self._settlements += attempt.requeue()
+            self._keep_lines(attempt)
         self._pool.close()
         try:
             self._settle()

@@ -35,9 +35,20 @@ local function is_batch_due(queue, size, window)
   return false
 end
 
-local function running(name)
-  local sum = 0
-  for _, lane in ipairs({ name .. '.high', name, name .. '.low' }) do sum = sum + call('ZCARD', WIP .. lane) end
+-- How many attempts of a function run, on all hosts; the invocations of a batch are one attempt and share its execution.
+local function running(name, batch)
+  local sum, seen = 0, {}
+  for _, lane in ipairs({ name .. '.high', name, name .. '.low' }) do
+    if batch == 0 then
+      sum = sum + call('ZCARD', WIP .. lane)
+    else
+      for _, member in ipairs(call('ZRANGE', WIP .. lane, 0, -1)) do
+        local run = string.match(member, ':(.+)$')
+        if not seen[run] then sum = sum + 1 end
+        seen[run] = true
+      end
+    end
+  end
   return sum
 end
 
@@ -47,7 +58,13 @@ for _ = 1, n do
   local queue, want, concurrency, batch, window = take(), take_number(), take_number(), take_number(), take_number()
   move_due(queue)
   local name = string.match(queue, '^[^.]+')
-  if left[name] == nil then left[name] = concurrency > 0 and math.min(want, concurrency - running(name)) or want end
+  if left[name] == nil then
+    left[name] = want
+    if concurrency > 0 then
+      local free = concurrency - running(name, batch)
+      left[name] = batch == 0 and math.min(want, free) or free > 0 and want or 0
+    end
+  end
   if left[name] > 0 and (batch == 0 or is_batch_due(queue, batch, window)) then
     for _, id in ipairs(call('LPOP', QUEUE .. queue, left[name]) or {}) do
       local key = JOB .. id
@@ -59,7 +76,7 @@ for _ = 1, n do
           attempt, failures, crashes = tonumber(job[4]) + 1, tonumber(past[1]) or 0, tonumber(past[2]) or 0
         end
         local lease = string.format('%s.%x', worker, execution)
-        execution = execution + 1
+        if batch == 0 then execution = execution + 1 end
         left[name] = left[name] - 1
         call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
         append(leases, queue, '+inf', id .. ':' .. lease) -- what runs out is the worker's own lease, in broker:workers

@@ -109,7 +109,10 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     stopped: bool = False
     told: bool = False
     """Whether somebody waits for its end; see Claimed."""
-    billed_ms: int = 0
+    again: bool = False
+    """Whether it was not the first attempt."""
+    billed_ms: int | None = None
+    """None: nothing is metered."""
     megabytes: int = 0
     cold: bool = False
     orders: tuple[Order, ...] = ()
@@ -307,7 +310,7 @@ class _Lines:
 def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
     finished = settlement.verdict == "finished"
     details: dict[str, Any] = {
-        name: True for name in ("failed", "crashed", "stopped", "cold", "told") if getattr(settlement, name)
+        name: True for name in ("failed", "crashed", "stopped", "cold", "again", "told") if getattr(settlement, name)
     }
     if settlement.delay:
         details["delay"] = settlement.delay
@@ -324,7 +327,7 @@ def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
         settlement.execution,
         base64.b64encode(settlement.result) if finished and settlement.result != b"null" else b"",
         max(1, round(settlement.keep)),
-        settlement.billed_ms,
+        "" if settlement.billed_ms is None else settlement.billed_ms,
         settlement.megabytes,
         msgspec.json.encode(details) if details else b"",
         len(settlement.orders),

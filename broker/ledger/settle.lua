@@ -3,7 +3,8 @@
 --   n, n settlements: verdict, queue, id, execution, result (base64), keep (s), billed ms, MB, details (JSON, or ''),
 --     m, m orders that follow from it;
 --   k, k log entries: function, lines (JSON); they are written whoever holds the leases: what was printed was printed.
--- Details: error (base64), delay (s), reason, failed, crashed, stopped, cold, told, body (for a waiting publisher).
+-- Details: error (base64), delay (s), reason, failed, crashed, stopped, cold, again, told, body (for a waiting publisher).
+-- Billed is empty where nothing is metered: for what was not run, and for all of a batch but its first.
 -- Answers one number a settlement: 1 written, 0 refused because the lease (or the dead letter) was not there any more.
 --   finished  it succeeded                          release  not started; back to the front, as if never claimed
 --   retry     it runs again after the delay         replay   a dead letter runs again
@@ -71,6 +72,7 @@ local settle = {}
 function settle.finished(s)
   local key, keep = JOB .. s.id, s.keep
   call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
+  if s.details.again then call('DEL', RESULTS .. s.id) end -- what a dead letter had left, before it was replayed
   if s.result ~= '' then -- of nothing RQ reads nothing: a result of null is not written
     call('XADD', RESULTS .. s.id, '*', 'type', 1, 'worker_name', worker, 'return_value', s.result)
     call('EXPIRE', RESULTS .. s.id, keep)
@@ -151,7 +153,7 @@ for i, s in ipairs(settlements) do
   end
   if answers[i] == 1 then
     settle[s.verdict](s)
-    if s.billed > 0 or s.details.failed then meter(s) end
+    if s.billed then meter(s) end
     for _, order in ipairs(s.orders or NOTHING) do
       call('SADD', 'rq:queues', QUEUE .. order.line.queue)
       if not is_known(order) then accept(order, now_iso) end

@@ -41,13 +41,13 @@ def count_attempt(client: Redis, *, queue: str, id_: str, execution: str, event:
 
 def count_failure(client: Redis, settlement: Settlement) -> None:
     """Count and bill a failed attempt that RQ's worker is about to queue again. Raises StoreUnavailable."""
-    key = f"rq:job:{settlement.id}"
+    key, billed_ms = f"rq:job:{settlement.id}", settlement.billed_ms or 0
     usage = f"broker:usage:{datetime.now(UTC).date().isoformat()}:{function_of(settlement.queue)}"
     bill: dict[str, Any] = {
         "requests": 1,
         "errors": 1,
-        "billed_ms": settlement.billed_ms,
-        "mb_ms": settlement.billed_ms * settlement.megabytes,
+        "billed_ms": billed_ms,
+        "mb_ms": billed_ms * settlement.megabytes,
         "cold_starts": int(settlement.cold),
     }
     pipeline = client.pipeline(transaction=True)

@@ -116,13 +116,8 @@ class Pool:
 
     def vacancies(self, function: Function, now: float) -> int:
         """Return how many attempts the function could be given now, with the new environment it may get."""
-        crew = self.crew(function)
-        depth = crew.depth
-        free = sum(depth - len(place.attempts) for place in crew.places if not place.retired)
         waiting = sum(1 for attempt in self._backlog if attempt.function.name == function.name)
-        if free <= 0 and self._may_grow(crew, now):
-            free = 1
-        return max(0, free - waiting)
+        return max(0, self._room(self.crew(function), now) - waiting)
 
     def give(self, attempt: Attempt, now: float) -> None:
         """Send an attempt to the environment with the least to do; start one when there is none, or all are busy."""
@@ -186,7 +181,7 @@ class Pool:
         """Give out again what environments that died had not begun."""
         for _ in range(len(self._backlog)):
             attempt = self._backlog.popleft()
-            if self.vacancies(attempt.function, now) > 0:
+            if self._room(self.crew(attempt.function), now) > 0:
                 self.give(attempt, now)
             else:
                 self._backlog.append(attempt)
@@ -196,8 +191,9 @@ class Pool:
         """Return the seconds until `tick` has something to do."""
         deadlines = [place.environment.deadline for place in self._places.values()]
         soonest = min((one for one in deadlines if one is not None), default=now + 1)
-        holds = [self.crew(attempt.function).hold_until for attempt in self._backlog]
-        return max(0.0, min([soonest, *holds, now + 1]) - now)
+        holds = (self.crew(attempt.function).hold_until for attempt in self._backlog)
+        ahead = (hold for hold in holds if hold > now)  # others wait for an environment, which tells by itself
+        return max(0.0, min([soonest, *ahead, now + 1]) - now)
 
     def settle(self, place: Place, message: Message) -> Attempt | None:
         """Take notice of a message; return the attempt that has ended with it.
@@ -258,6 +254,11 @@ class Pool:
             if place.retired:
                 place.environment.stop()
         return attempt
+
+    def _room(self, crew: Crew, now: float) -> int:
+        """Return how many attempts the crew's environments can take now, or the new one that it may get: that one 1."""
+        free = sum(crew.depth - len(place.attempts) for place in crew.places if not place.retired)
+        return 1 if free <= 0 and self._may_grow(crew, now) else free
 
     def _may_grow(self, crew: Crew, now: float) -> bool:
         places = [place for place in crew.places if not place.retired]

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from broker import address
 from broker.errors import StoreMissing, StoreUnavailable
-from broker.leash import leashed
+from broker.leash import leashed, outcome
 from broker.store import aof
 from broker.store.flush import Flusher
 from broker.store.lockfile import LockFile, take
-from broker.supervisor.child import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from broker.leash import leashed
+from broker.leash import leashed, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,13 +121,3 @@ class Child:
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
         self.output = None
-
-
-def outcome(code: int) -> str:
-    """Return how a process ended, in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

@@ -270,3 +270,27 @@ def test_a_server_that_is_full_or_gone_is_told_as_unavailable(ledger, redis_clie
     nowhere = Ledger(redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0)))
     with pytest.raises(StoreUnavailable):
         publish(nowhere, order("a"))
+
+
+def test_concurrency_of_batches_counts_batches(ledger):
+    publish(ledger, *(order(str(n)) for n in range(7)))
+    assert len(claim(ledger, 3, concurrency=2, batch=3).claimed) == 3
+    assert len(claim(ledger, 3, worker="v", concurrency=2, batch=3).claimed) == 3
+    assert claim(ledger, 3, worker="x", concurrency=2, batch=3).claimed == []
+
+
+def test_a_replayed_invocation_that_ends_well_leaves_nothing_that_never_expires(ledger, redis_client):
+    publish(ledger, order("a"))
+    (claimed,) = claim(ledger).claimed
+    settle(ledger, claimed, "dead", traceback="ValueError: no")
+    ledger.settle("cli", [Settlement(verdict="replay", queue="f", id="a")])
+    (claimed,) = claim(ledger).claimed
+    settle(ledger, claimed, result=b"null", again=True)
+    assert [key for key in redis_client.keys("rq:*:a") if redis_client.ttl(key) < 0] == []
+
+
+def test_a_stopped_invocation_has_rqs_status_for_it(ledger, redis_client):
+    publish(ledger, order("a"))
+    (claimed,) = claim(ledger).claimed
+    settle(ledger, claimed, "dead", stopped=True, reason="Stopped")
+    assert Job.fetch("a", connection=redis_client, serializer=JSONSerializer).is_stopped

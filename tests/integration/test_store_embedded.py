@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from broker import address
-from broker.store import aof
 from broker.errors import StoreError, StoreMissing
+from broker.store import aof
 from broker.store.embedded import Server, find_binary
 from broker.store.lockfile import LockFile
 from tests.conftest import until

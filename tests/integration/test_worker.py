@@ -290,3 +290,49 @@ def test_logs_can_be_followed_from_elsewhere(project):
     finally:
         follower.kill()
         follower.communicate()
+
+
+def test_what_waited_longer_than_max_age_is_a_dead_letter_that_says_so(project):
+    project.configure(ECHO, max_age="50ms")
+    (id,) = project.push(1)
+    time.sleep(0.1)
+    project.worker()
+    assert project.ends(id, "failed")["reason"] == "Expired"
+    until(lambda: any("max_age" in line for line in project.lines(id)))
+
+
+def test_a_destination_may_be_a_queue(project):
+    (project.root / "g.py").write_text("def handler(event, context): return event['type']\n")
+    project.configure(
+        "def handler(event, context): return 7\n",
+        '[functions.g]\nhandler = "g.py:handler"\n[sources.later]\nkind = "queue"\n'
+        '[[triggers]]\nsource = "later"\nfunction = "g"\npattern = { data = { result = [7] } }\n',
+        on_success="queue:later",
+    )
+    project.worker()
+    project.ends(project.push(1)[0])
+    until(lambda: project.client.zcard("rq:finished:g") == 1)
+    (id,) = project.client.zrange("rq:finished:g", 0, -1)
+    assert project.result(id.decode()) == "queue.message"
+
+
+def test_rqs_stop_command_ends_a_running_invocation(project):
+    from rq.command import send_stop_job_command
+    from rq.serializers import JSONSerializer
+
+    project.configure("import time\ndef handler(event, context): time.sleep(60)\n")
+    project.worker()
+    (id,) = project.push(1)
+    until(lambda: project.job(id)["status"] == "started")
+    send_stop_job_command(project.client, id, serializer=JSONSerializer)
+    assert project.ends(id, "stopped")["reason"] == "Stopped"
+
+
+def test_a_handler_that_keeps_killing_its_environment_is_a_dead_letter_after_three(project):
+    project.configure(
+        "import os\ndef handler(event, context): os._exit(1)\n",
+        retry={"attempts": 50, "backoff": "fixed", "base": "1ms"},
+    )
+    project.worker()
+    (id,) = project.push(1)
+    assert project.ends(id, "failed")["attempt"] == "3"

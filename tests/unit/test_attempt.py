@@ -84,7 +84,7 @@ def test_a_batchs_partial_answer_is_read_as_aws_lambda_does(answer, expected):
 def test_a_batch_is_billed_once():
     attempt = Attempt(function(batch=Batch(size=2)), [claimed("a"), claimed("b")])
     settlements = attempt.succeed(b"null", nothing, duration_ms=1.2, used=0)
-    assert [settlement.billed_ms for settlement in settlements] == [2, 0]
+    assert [settlement.billed_ms for settlement in settlements] == [2, None]
 
 
 def test_the_payload_is_the_event_its_data_or_a_list_of_them():
