@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from broker import store
 from broker.doorbell import Doorbell
 from broker.errors import BrokerError, QueueFull, StoreUnavailable
 from broker.ledger import Ledger, available
 from broker.publisher import USUAL, GroupCommit, Publisher
 from broker.source import Ended, Outcome, Publishing, Receipt
+from broker.store import connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -223,7 +223,7 @@ class Host:
 def main(config: Config) -> int:
     """Run the sources until SIGTERM or SIGINT; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    host = Host(config, store.connect(config, wait=True))
+    host = Host(config, connection.connect(config, wait=True))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: host.stopping.set())
     host.run()

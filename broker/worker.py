@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import WorkerStatus
 
-from broker import identity, logs, store
+from broker import identity, logs
 from broker.attempt import Attempt, Failure
 from broker.doorbell import MISSED, Doorbell
 from broker.errors import Stopped, StoreUnavailable
@@ -26,6 +26,7 @@ from broker.publisher import Publisher
 from broker.runtime.messages import Died, Done, Lines, Message
 from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Place, Pool
+from broker.store import connection
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -313,5 +314,5 @@ class Worker(rq.Worker):
 def main(config: Config, *, burst: bool = False, name: str | None = None) -> int:
     """Run a worker until a signal ends it; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    Worker(config, store.connect(config, wait=True), name=name).work(burst=burst)
+    Worker(config, connection.connect(config, wait=True), name=name).work(burst=burst)
     return 0

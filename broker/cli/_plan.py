@@ -64,11 +64,11 @@ def complaints(config: Config) -> list[str]:
     """
     if config.settings.redis is None:
         return []
-    from broker import store  # noqa: PLC0415 -- 200 ms, and only for an external Redis
+    from broker.store import connection  # noqa: PLC0415 -- 200 ms, and only for an external Redis
 
     try:
-        with store.connect(config) as client:
-            return [f"Redis: {complaint}" for complaint in store.complaints(client)]
+        with connection.connect(config) as client:
+            return [f"Redis: {complaint}" for complaint in connection.complaints(client)]
     except (StoreMissing, StoreUnavailable) as error:
         return [str(error)]
 

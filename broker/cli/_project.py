@@ -27,7 +27,7 @@ class Project:
     @cached_property
     def redis(self) -> Redis:
         """A client whose server has answered. Raises StoreError."""
-        from broker.store import connect  # noqa: PLC0415 -- 200 ms that commands without Redis do without
+        from broker.store.connection import connect  # noqa: PLC0415 -- 200 ms that commands without Redis do without
 
         return connect(self.config)
 

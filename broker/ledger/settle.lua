@@ -10,7 +10,7 @@
 --   retry     it runs again after the delay         replay   a dead letter runs again
 --   dead      it is a dead letter now               drop     a dead letter is forgotten
 local worker, now_iso, day, log_entries, lines = take(), take(), take(), take(), take_lines()
-local NOTHING = {}
+local NOTHING, CENTURY = {}, 100 * 365 * 86400
 
 local function function_of(queue) return string.match(queue, '^[^.]+') end
 
@@ -87,7 +87,7 @@ function settle.dead(s)
     'reason', s.details.reason or '', 'failures', 0, 'crashes', 0)
   call('XADD', RESULTS .. s.id, 'MAXLEN', 10, '*', 'type', s.details.stopped and 3 or 2, 'worker_name', worker,
     'exc_string', s.details.error or '')
-  call('ZADD', FAILED .. s.queue, '+inf', s.id)
+  call('ZADD', FAILED .. s.queue, now + CENTURY, s.id) -- RQ forgets what is due; in order of their deaths
   tell(s, false)
 end
 
@@ -107,6 +107,7 @@ end
 
 function settle.replay(s)
   call('HSET', JOB .. s.id, 'status', 'queued', 'at', now_ms)
+  call('HDEL', JOB .. s.id, 'track', 'event', 'reply', 'told') -- who waited for its end was told of it
   wait_in_queue(s.queue, s.id)
   add(BOOKS .. s.queue, 'replayed', 1)
 end

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from broker import store
 from broker.config import Config, Settings
 from broker.errors import StoreError, StoreMissing, StoreUnavailable
+from broker.store import connection as store
 from broker.store.embedded import Server, find_binary
 from tests.conftest import PrivateServer, until
 

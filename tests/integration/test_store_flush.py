@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from broker.store import Server
+from broker.store.embedded import Server
 from broker.store.flush import Flusher
 from tests.conftest import until
 
 SUPERVISE = """
 import sys
 from pathlib import Path
-from broker.store import Server
+from broker.store.embedded import Server
 from broker.supervisor import Supervisor
 
 class Told(Server):

@@ -1,0 +1,116 @@
+"""State: what `broker status` shows: Redis, workers, functions, sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from broker import address, ledger
+from broker.ledger import available
+from broker.ledger.ledger import function_of
+from broker.store import connection
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from broker.config import Config
+
+PLACES = ("queued", "scheduled", "leased", "dead", "finished")
+"""Where the invocations of a function may be; finished ones are counted, not kept."""
+
+
+def read(config: Config, client: Redis) -> dict[str, Any]:
+    """Return it as JSON would have it. Raises StoreUnavailable."""
+    return {
+        "redis": _redis(config, client),
+        "suspended": bool(client.exists("rq:suspended")),
+        "workers": _workers(client),
+        "functions": _functions(config, client),
+        "sources": _sources(config, client),
+    }
+
+
+def _redis(config: Config, client: Redis) -> dict[str, Any]:
+    with available():
+        info: Any = client.info("memory")
+        keys: Any = client.dbsize()
+    url = config.settings.redis
+    return {
+        "where": address.public(url) if url else str(address.find(config.data)),
+        "version": connection.describe(client),
+        "memory": info["used_memory_human"],
+        "memory_bytes": info["used_memory"],
+        "keys": keys,
+    }
+
+
+def _workers(client: Redis) -> list[dict[str, Any]]:
+    """Return our workers and RQ's; ours hold a lease, RQ's beat now and then."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.time()
+    pipeline.zrange("broker:workers", 0, -1, withscores=True)
+    pipeline.smembers("rq:workers")
+    with available():
+        (seconds, micros), leases, keys = pipeline.execute()
+    now_ms = seconds * 1000 + micros / 1000
+    left = {name.decode(): round((until_ms - now_ms) / 1000, 1) for name, until_ms in leases}
+    names = sorted({*left, *(key.decode().removeprefix("rq:worker:") for key in keys)})
+    for name in names:
+        pipeline.hmget(f"rq:worker:{name}", "hostname", "pid", "state", "last_heartbeat", "birth")
+    with available():
+        answers = pipeline.execute()
+    workers = []
+    for name, values in zip(names, answers, strict=True):
+        host, pid, state, beat, birth = ((value or b"").decode() for value in values)
+        lost = left.get(name, 1) <= 0 or not state
+        workers.append(
+            {
+                "name": name,
+                "host": host,
+                "pid": int(pid) if pid else None,
+                "state": "lost" if lost else state,
+                "lease": left.get(name),
+                "last_heartbeat": beat or None,
+                "since": birth or None,
+            }
+        )
+    return workers
+
+
+def _functions(config: Config, client: Redis) -> list[dict[str, Any]]:
+    """Return the functions of the configuration, then those of which something is left."""
+    sums: dict[str, dict[str, int]] = {name: dict.fromkeys(PLACES, 0) for name in config.functions}
+    with available():
+        accounts = ledger.audit(client)
+    for account in accounts:
+        name = function_of(account.queue)
+        if account.accepted or name in sums:  # else it is a queue of another program that uses RQ
+            row = sums.setdefault(name, dict.fromkeys(PLACES, 0))
+            for place in PLACES:
+                row[place] += getattr(account, place)
+    return [{"name": name, **row, "configured": name in config.functions} for name, row in sums.items()]
+
+
+def _sources(config: Config, client: Redis) -> list[dict[str, Any]]:
+    """Return the sources, with their tracked events that have not ended and what waits in a queue's own keys."""
+    pipeline = client.pipeline(transaction=False)
+    for name in config.sources:
+        pipeline.hlen(f"broker:open:{name}")
+        pipeline.llen(f"broker:queue:{name}")
+        pipeline.xlen(f"broker:stream:{name}")
+        pipeline.llen(f"broker:queue:{name}:bad")
+    with available():
+        answers = iter(pipeline.execute())
+    rows = []
+    for name in config.sources:
+        tracked, listed, streamed, bad = (next(answers) for _ in range(4))
+        is_queue = config.kinds[name] == "queue"
+        rows.append(
+            {
+                "name": name,
+                "kind": config.kinds[name],
+                "open": tracked,
+                "waiting": listed + streamed if is_queue else None,
+                "bad": bad if is_queue else None,
+            }
+        )
+    return rows

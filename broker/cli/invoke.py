@@ -1,0 +1,81 @@
+"""`broker invoke`: run a function now, past all triggers, and see what it prints and returns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from broker.cli._given import DURATION, check_name, read_json
+from broker.cli._output import clean, print_json, warn
+from broker.cli._project import Project, pass_project
+from broker.errors import EventError, HandlerFailed
+from broker.event import Event, decode, new_event
+
+if TYPE_CHECKING:
+    from broker.quantity import Duration
+    from broker.tail import Logged
+
+
+@click.command()
+@click.argument("function")
+@click.argument("data", metavar="[JSON|@FILE|-]", default="null")
+@click.option("--event", "whole", is_flag=True, help="The JSON is a whole CloudEvent, not only its data.")
+@click.option("--async", "alone", is_flag=True, help="Print the invocation's id, and do not wait.")
+@click.option("--timeout", type=DURATION, help="How long to wait for the end; by default for ever.")
+@pass_project
+def invoke(project: Project, *, function: str, data: str, whole: bool, alone: bool, timeout: Duration | None) -> int:
+    """Run FUNCTION and print its result.
+
+    What it prints goes to the standard error, the result as JSON to the standard output. Retries are waited
+    for. The exit code is 1 when the function failed.
+    """
+    config = project.config
+    check_name("function", function, config.functions)
+    event = _event(read_json(data), whole=whole)
+    from broker.cli._call import Call  # noqa: PLC0415 -- Redis' library loads slowly; mistakes are told before
+
+    call = Call(config, project.redis, function, event)
+    if not call.has_worker():
+        warn("no worker runs; start one with `broker up`")
+    if alone:
+        call.publish()
+        click.echo(call.id)
+        return 0
+    try:
+        outcome = call.run(_hear, timeout)
+    except KeyboardInterrupt:
+        if call.id:
+            click.echo(f"\nIt goes on: see `broker show {call.id}`.", err=True)
+        raise
+    if outcome is None:
+        click.echo(f"It has not ended within {timeout}: see `broker show {call.id}`.", err=True)
+        return 1
+    if not outcome.ok:
+        raise _failure(outcome.body)
+    if sys.stdout.isatty():
+        print_json(json.loads(outcome.body))
+    else:
+        click.echo(outcome.body)
+    return 0
+
+
+def _event(given: Any, *, whole: bool) -> Event:
+    if not whole:
+        return new_event(source="cli", type="invoke", data=given)
+    if not isinstance(given, dict):
+        raise EventError(f"--event: expected a CloudEvent, got {json.dumps(given)[:60]}")
+    return decode(given)
+
+
+def _hear(lines: list[Logged]) -> None:
+    for line in lines:
+        click.echo(clean(line.text) if sys.stderr.isatty() else line.text, err=True)
+
+
+def _failure(body: bytes) -> HandlerFailed:
+    error = msgspec.json.decode(body)
+    return HandlerFailed(clean(f"{error.get('errorType', 'Error')}: {error.get('errorMessage', '')}"))
