@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from broker.errors import BrokerError, QueueFull
+from broker.errors import QueueFull
 from broker.event import Event, invocation_id
 from broker.ledger import Ledger, Order
 from broker.ledger.ledger import DUPLICATE, FULL, job_data
@@ -153,7 +153,7 @@ class GroupCommit:
     def _commit(self, group: list[_Submission]) -> None:
         try:
             receipts = self._publisher.publish_orders([one.event for one in group], [one.orders for one in group])
-        except BrokerError as error:
+        except Exception as error:  # noqa: BLE001 -- this thread's border: whoever waits is told, the next are served
             for one in group:
                 one.future.set_exception(error)
             return

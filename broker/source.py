@@ -133,6 +133,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         del root
         return []
 
+    def feeds(self) -> list[str]:
+        """Return the queue sources to which it publishes messages, besides events of its own; each must exist."""
+        return []
+
     def plan(self, root: Path) -> list[str]:
         """Return what this source will do, one short line each, for `broker check` and the start screen."""
         del root

@@ -14,6 +14,7 @@ from broker.errors import EventError, QueueFull, SourceError, StoreError
 from broker.event import Event, new_event
 from broker.quantity import Duration, Size
 from broker.source import Outcome, Publishing, Receipt, Source, SourceContext
+from sources._http import queued
 from sources._http.auth import Auth, Guard, from_elsewhere, is_loopback
 from sources._http.bridge import Bridge
 from sources._http.message import Refused, Request, Response, data_of, payload_of, response_of, say
@@ -39,6 +40,8 @@ class Http(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`HOST:PORT`; sources with the same one share a server. Port 0 is any free port, told in the log."""
     reply: Literal["accept", "wait"] = "accept"
     """Answer 202 as soon as the event is safe in Redis, or wait for the function and answer with its result."""
+    queue: str | None = None
+    """A queue source: the body, which is JSON, becomes a message of it; `?delay=5m&priority=high` are understood."""
     timeout: Duration = Duration(29)
     """How long `wait` waits before it answers 504; the function is not stopped."""
     auth: Auth | None = None
@@ -78,10 +81,15 @@ class Http(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         listen = "{}:{}".format(*_address(self.listen))
         return [f"{method} http://{listen}{shape}" for method, shape in map(str.split, Route.parse(self.route).claims)]
 
+    def feeds(self) -> list[str]:
+        """Return the queue that requests are pushed to."""
+        return [self.queue] if self.queue else []
+
     def plan(self, root: Path) -> list[str]:
         """Return the line for `broker check`: `POST http://127.0.0.1:8000/hooks (github signature, accept)`."""
         del root
-        return [f"{_shown(Route.parse(self.route), self.listen)} ({self.auth or 'no auth'}, {self.reply})"]
+        pushes = f", pushes to {self.queue}" if self.queue else ""
+        return [f"{_shown(Route.parse(self.route), self.listen)} ({self.auth or 'no auth'}, {self.reply}{pushes})"]
 
     def run(self, context: SourceContext) -> None:
         """Serve the route until `context.stopping` is set. Raises SourceError when the address cannot be had."""
@@ -131,17 +139,21 @@ class _Endpoint:
     async def _answer(self, request: Request, bridge: Bridge) -> Response:
         body = await self._admitted(request)
         try:
+            if self._options.queue:
+                pushed = queued.message(self._options.queue, body, self._ident(request, None))
+                how = queued.publishing(request, reply=self._how.reply)
+                return await self._answer_event(pushed, how, bridge)
             if cloudevents_http.carries(request.headers):
                 events = [
                     cloudevents_http.adopt(event, self.name) for event in cloudevents_http.read(request.headers, body)
                 ]
                 if cloudevents_http.is_batch(request.headers):
                     return await self._answer_batch(events, bridge)
-                return await self._answer_event(events[0], bridge)
+                return await self._answer_event(events[0], self._how, bridge)
             payload = payload_of(request, body)
             if greeting := self._greeting(request, payload):
                 return greeting
-            return await self._answer_event(self._event(request, body, payload), bridge)
+            return await self._answer_event(self._event(request, body, payload), self._how, bridge)
         except EventError as error:
             return say(400, message=str(error))
         except QueueFull as error:
@@ -173,17 +185,22 @@ class _Endpoint:
             return say(200, message="pong")
         return None
 
-    def _event(self, request: Request, body: bytes, payload: Any) -> Event:
+    def _ident(self, request: Request, payload: Any) -> str:
+        """Return the id that the sender gave the request; empty when it gave none."""
         # What the sender signed comes first: whoever replays a request could add a key of his own.
         ident = delivery(self._signature, request.headers, payload) if self._signature else None
         ident = ident or request.headers.get("idempotency-key", "").strip('"')
         if len(ident) > ID_LENGTH:
             raise EventError(f"the id of the request is longer than {ID_LENGTH} characters")
+        return ident
+
+    def _event(self, request: Request, body: bytes, payload: Any) -> Event:
+        ident = self._ident(request, payload)
         data = data_of(request, self.route.path, body, payload, keep=self._keep, raw=self._options.raw)
         return new_event(source=self.name, type=TYPE, id=ident or token_hex(16), subject=request.path, data=data)
 
-    async def _answer_event(self, event: Event, bridge: Bridge) -> Response:
-        receipt = await bridge.result(self._context.submit(event, self._how), ACCEPT_WITHIN)
+    async def _answer_event(self, event: Event, how: Publishing, bridge: Bridge) -> Response:
+        receipt = await bridge.result(self._context.submit(event, how), ACCEPT_WITHIN)
         if not self._how.reply:
             return say(202, **_accepted(receipt))
         if not receipt.invocations:

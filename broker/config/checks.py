@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -45,7 +45,7 @@ def check(
             _check_function(reader, function, root)
             for key in ("on_success", "on_failure"):
                 _check_destination(reader, function, key, functions, queues)
-    _check_sources(reader, sources, root)
+    _check_sources(reader, sources, queues, root)
     _check_triggers(reader, triggers, functions, sources)
 
 
@@ -134,7 +134,7 @@ def _check_destination(
         )
 
 
-def _check_sources(reader: Reader, sources: Mapping[str, Source | None], root: Path) -> None:
+def _check_sources(reader: Reader, sources: Mapping[str, Source | None], queues: Collection[str], root: Path) -> None:
     claimed: dict[str, str] = {}
     for name, source in sources.items():
         if source is None:
@@ -145,6 +145,9 @@ def _check_sources(reader: Reader, sources: Mapping[str, Source | None], root: P
             claims = [] if problems else source.claims(root)
         except Exception as error:  # noqa: BLE001 -- the border to a third party's source
             problems, claims = [f"its check failed: {type(error).__name__}: {error}"], []
+        for queue in source.feeds():
+            if queue not in queues:
+                reader.wrong(f"{place}.queue", f'{queue!r} is no source of kind = "queue"', nearest(queue, queues))
         for problem in problems:
             reader.wrong(place, reader.redact(problem, place))
         for claim in claims:

@@ -292,7 +292,7 @@ class _Lines:
         number = self._numbers.setdefault(line, len(self._numbers) + 1)
         extra: dict[str, Any] = {}
         if order.delay > 0:
-            extra["delay"] = order.delay
+            extra["delay"] = float(order.delay)
         if order.track:
             extra["track"], extra["event"] = order.track, order.event
         if order.reply:
