@@ -72,7 +72,9 @@ class Broker:
     @property
     def environ(self) -> dict[str, str]:
         kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("BROKER_", "PYTEST_", "COV_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("BROKER_", "PYTEST_", "COV_", "COLUMNS", "LINES"))
         }
         return {**kept, "TMPDIR": str(self._temporary)}
 
