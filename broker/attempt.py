@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from broker import logs
-from broker.errors import EnvironmentDied, Expired, FunctionError, Stopped, WorkerLost
+from broker.errors import EnvironmentDied, Expired, Foreign, FunctionError, Stopped, WorkerLost
 from broker.event import Event, rfc3339
 from broker.function import Function
 from broker.ledger import Claimed, Order, Settlement
@@ -104,6 +104,8 @@ class Attempt:
     def hopeless(self) -> FunctionError | None:
         """Return why it must not be run at all, if so: it is a poison pill, or too old."""
         max_age = self.function.max_age
+        if any(one.foreign for one in self.claimed):
+            return Foreign(f"another program put this job into the queue; it is no invocation of {self.function.name}")
         if any(one.crashes >= POISON for one in self.claimed):
             return WorkerLost(f"its worker or its environment died {POISON} times while it ran")
         if max_age is not None and self.age() > max_age:
@@ -219,7 +221,7 @@ class Attempt:
             "invocation": one.id,
             "attempt": one.attempt,
             "event": json.loads(one.event),
-            "result" if how == "succeeded" else "error": msgspec.json.decode(body),
+            "result" if how == "succeeded" else "error": json.loads(body),  # not msgspec: see _data_of
         }
         return Event(
             id=f"{one.id}-{one.attempt}",
@@ -254,7 +256,7 @@ class Attempt:
 
     def _failed_items(self, result: bytes) -> set[int] | None:
         """Return the positions that AWS Lambda's partial answer names; None when it names none of this batch."""
-        answer = msgspec.json.decode(result)
+        answer = json.loads(result)  # not msgspec: see _data_of
         if not isinstance(answer, dict) or not answer.get("batchItemFailures"):
             return set()
         positions = {json.loads(one.event)["id"]: n for n, one in enumerate(self.claimed)}

@@ -21,6 +21,7 @@
         ├── OutOfMemory      the environment outgrew the function's memory
         ├── EnvironmentDied  the environment exited or was killed by a signal
         ├── WorkerLost       the worker of the attempt died (three times: a poison pill)
+        ├── Foreign          what lies in the function's queue is no invocation of it
         ├── Expired          it was not run within the function's max_age
         └── Stopped          somebody stopped it
 
@@ -150,6 +151,10 @@ class EnvironmentDied(FunctionError):
 
 class WorkerLost(FunctionError):
     """The worker died while it ran this invocation."""
+
+
+class Foreign(FunctionError):
+    """What lies in the function's queue is no invocation of it."""
 
 
 class Expired(FunctionError):

@@ -151,6 +151,7 @@ class GroupCommit:
             self._commit(group)
 
     def _commit(self, group: list[_Submission]) -> None:
+        group = [one for one in group if one.future.set_running_or_notify_cancel()]
         try:
             receipts = self._publisher.publish_orders([one.event for one in group], [one.orders for one in group])
         except Exception as error:  # noqa: BLE001 -- this thread's border: whoever waits is told, the next are served

@@ -42,6 +42,9 @@ LEASE = 4.0
 BEAT = 1.0
 """Seconds between renewals of the lease; every queue is looked at as often, should a ring have been missed."""
 
+RECONCILE_EVERY = 3.0
+"""Seconds between looks at whether this worker holds what it does not know of."""
+
 REGISTER_EVERY = 30.0
 """Seconds between heartbeats of RQ's registration."""
 
@@ -76,7 +79,7 @@ class Worker(rq.Worker):
         """function -> lines that are not in its log stream yet."""
         self._execution_number = 0
         self._ended = 0
-        self._beat_at = self._registered_at = 0.0
+        self._beat_at = self._registered_at = self._reconcile_at = 0.0
         self._away_until = self._away_for = 0.0
         self._suspended = False
         self._stop_requests = 0
@@ -160,12 +163,12 @@ class Worker(rq.Worker):
             self._hungry.discard(function.name)
         if answer.due_in is not None:
             self._due[function.name] = now + answer.due_in
-        if batch:
-            if claimed:
-                self._start(Attempt(function, claimed), now)
-            return
+        together = [one for one in claimed if batch and not one.foreign]
+        if together:
+            self._start(Attempt(function, together), now)
         for one in claimed:
-            self._start(Attempt(function, [one]), now)
+            if not batch or one.foreign:
+                self._start(Attempt(function, [one]), now)
 
     def _start(self, attempt: Attempt, now: float) -> None:
         if (hopeless := attempt.hopeless()) is not None:
@@ -227,7 +230,21 @@ class Worker(rq.Worker):
             log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
             self._hungry.add(function_of(queue))
         self._hungry.update(self.functions)
+        self._give_back_unknown(now)
         self._register(now)
+
+    def _give_back_unknown(self, now: float) -> None:
+        """Give back what Redis has leased to this worker without its knowing: the answer to a claim was lost."""
+        if now < self._reconcile_at:
+            return
+        self._reconcile_at = now + RECONCILE_EVERY
+        known = {(one.id, one.execution) for attempt in self._pool.attempts() for one in attempt.claimed}
+        known.update((settlement.id, settlement.execution) for settlement in self._settlements)
+        queues = [queue for function in self.functions.values() for queue in function.queues]
+        for queue, id_, execution in self.ledger.held_by(self.name, queues):
+            if (id_, execution) not in known:
+                log.warning("%s: given back; it was claimed, and the answer was lost", id_)
+                self._settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
 
     def _register(self, now: float) -> None:
         state = WorkerStatus.BUSY if self._pool.running else WorkerStatus.IDLE
@@ -303,7 +320,7 @@ class Worker(rq.Worker):
             self._settle()
             with available():
                 self.register_death()  # type: ignore[no-untyped-call]
-            self.ledger.leave(self.name)
+            self.ledger.recover(dead=[self.name])  # ends the lease, and what was not given back goes to others now
         except StoreUnavailable as error:
             log.warning("%s; what this worker held goes to others in %.0f s", error, LEASE)
         self._doorbell.close()

@@ -36,7 +36,7 @@ _AWAY = (
     exceptions.OutOfMemoryError,
     OSError,
 )
-_TRANSIENT = ("MISCONF", "OOM", "LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
+_TRANSIENT = ("MISCONF", "OOM", "LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts that ended in an error."""
     crashes: int
     """Attempts during which the worker or the environment died."""
+    foreign: bool = False
+    """Whether another program put it into the queue, and it is no invocation: it cannot be run."""
     told: bool
     """Whether somebody waits for its end: a publisher for the outcome, a source for the event."""
     accepted_ms: int
@@ -198,12 +200,17 @@ class Ledger:
         claimed = []
         for queue, id_, name, data, attempt, failures, crashes, at, told in rows:
             queue_name = queue.decode()
+            try:
+                event, foreign = event_of(data, function_of(queue_name)), False
+            except (ValueError, zlib.error):
+                event, foreign = b"null", True
             claimed.append(
                 Claimed(
                     queue=queue_name,
                     id=id_.decode(),
                     execution=name.decode(),
-                    event=event_of(data, function_of(queue_name)),
+                    event=event,
+                    foreign=foreign,
                     attempt=attempt,
                     failures=failures,
                     crashes=crashes,
@@ -248,10 +255,20 @@ class Ledger:
             names: Any = self.client.zrange("broker:workers", 0, -1)
         return [name.decode() for name in names]
 
-    def leave(self, worker: str) -> None:
-        """Give up a lease under which nothing is held any more."""
+    def held_by(self, worker: str, queues: Iterable[str]) -> list[tuple[str, str, str]]:
+        """Return (queue, id, execution) of what is leased to a worker."""
+        queues = list(queues)
+        pipeline = self.client.pipeline(transaction=False)
+        for queue in queues:
+            pipeline.zrange(f"rq:wip:{queue}", 0, -1)
         with available():
-            self.client.zrem("broker:workers", worker)
+            answers = pipeline.execute()
+        members = [
+            (queue, *member.decode().split(":", 1))
+            for queue, row in zip(queues, answers, strict=True)
+            for member in row
+        ]
+        return [(queue, id_, run) for queue, id_, run in members if run.rpartition(".")[0] == worker]
 
     def mark_running(self, claimed: Claimed) -> None:
         """Note that a suspect (an invocation with crashes) really runs now; see recover.lua."""

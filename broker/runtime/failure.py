@@ -30,7 +30,17 @@ def describe(error: BaseException) -> tuple[bytes, str]:
 
 def body(kind: str, message: str, stack: list[str] | None = None) -> bytes:
     """Return an error object: https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html."""
-    return json.dumps({"errorMessage": message, "errorType": kind, "stackTrace": stack or []}).encode()
+    error = {
+        "errorMessage": _sayable(message),
+        "errorType": _sayable(kind),
+        "stackTrace": [*map(_sayable, stack or [])],
+    }
+    return json.dumps(error).encode()
+
+
+def _sayable(text: str) -> str:
+    """Spell out lone surrogates, such as those of a file name that is not UTF-8: no strict JSON reader takes them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _message(error: BaseException) -> str:

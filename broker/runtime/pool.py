@@ -116,21 +116,26 @@ class Pool:
 
     def vacancies(self, function: Function, now: float) -> int:
         """Return how many attempts the function could be given now, with the new environment it may get."""
+        crew = self.crew(function)
         waiting = sum(1 for attempt in self._backlog if attempt.function.name == function.name)
-        return max(0, self._room(self.crew(function), now) - waiting)
+        room = self._room(crew, now)
+        return max(0, (1 if room <= 0 and self._may_wait(crew, now) else room) - waiting)
 
     def give(self, attempt: Attempt, now: float) -> None:
         """Send an attempt to the environment with the least to do; start one when there is none, or all are busy."""
         crew = self.crew(attempt.function)
-        for idle in crew.places:  # code that was changed a moment ago must not run once more as it was
-            if idle.idle_since is not None and not idle.retired and idle.environment.stale():
-                self._retire(idle)
+        for one in crew.places:  # code that was changed a moment ago must not run once more as it was
+            if one.idle_since is not None and not one.retired and one.environment.stale():
+                self._retire(one)
         open_places = [one for one in crew.places if not one.retired]
         place = min(open_places, key=lambda one: len(one.attempts), default=None)
         if (place is None or len(place.attempts) >= crew.depth) and self._may_grow(crew, now):
+            if len(self._places) >= self._capacity and (idle := self._idle_elsewhere(crew)) is not None:
+                self._retire(idle)
             place = self._start(crew)
         if place is None:
             self._backlog.append(attempt)
+            self._ask_for_room()
             return
         if place.cold:
             place.cold = False
@@ -270,25 +275,27 @@ class Pool:
             return False
         if any(place.init_ms is None for place in places):
             return False  # one at a time: the last one is still starting
-        return len(self._places) < self._capacity or self._evict(crew)
+        return len(self._places) < self._capacity or self._idle_elsewhere(crew) is not None
 
-    def _evict(self, crew: Crew) -> bool:
-        """Make room by ending the environment that has been idle longest, of any function but this."""
+    def _may_wait(self, crew: Crew, now: float) -> bool:
+        """Whether an attempt may wait here for room: of a function that has no environment and could have one."""
+        return now >= crew.hold_until and all(place.retired for place in crew.places)
+
+    def _idle_elsewhere(self, crew: Crew) -> Place | None:
+        """Return the environment of any other function that has been idle longest."""
         idle = [
             place
             for place in self._places.values()
             if place.idle_since is not None and not place.retired and place not in crew.places
         ]
-        if not idle:
-            # Nothing is idle: a function without any environment waits for one that has several.
-            if not crew.places:
-                richest = max(self._crews.values(), key=lambda other: sum(not p.retired for p in other.places))
-                open_places = [place for place in richest.places if not place.retired]
-                if len(open_places) > 1:
-                    self._retire(min(open_places, key=lambda place: len(place.attempts)))
-            return False
-        self._retire(min(idle, key=lambda place: place.idle_since or 0))
-        return True
+        return min(idle, key=lambda place: place.idle_since or 0, default=None)
+
+    def _ask_for_room(self) -> None:
+        """Let the function that has most environments give up one, for one that has none and work to do."""
+        richest = max(self._crews.values(), key=lambda other: sum(not place.retired for place in other.places))
+        open_places = [place for place in richest.places if not place.retired]
+        if len(open_places) > 1:
+            self._retire(min(open_places, key=lambda place: len(place.attempts)))
 
     def _start(self, crew: Crew) -> Place:
         environment = self._nursery.start(crew.function)

@@ -1,4 +1,4 @@
-"""Environments, and the nursery that forks them, are lost under load: what they had not begun is run by the next ones."""
+"""Environments, and the nursery that forks them, are lost under load: what they had not begun, the next ones run."""
 
 from __future__ import annotations
 

@@ -1,0 +1,133 @@
+"""The worker and what seldom happens: lost answers, foreign jobs, names that are not UTF-8, too few environments."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import redis
+from rq import Queue
+
+from broker.worker import Worker
+from tests.conftest import until
+
+ECHO = "def handler(event, context): return 1\n"
+
+
+def turning(worker, condition, within=10):
+    """Let a worker of this process turn until the condition holds."""
+    end = time.monotonic() + within
+    while not condition() and time.monotonic() < end:
+        worker._turn()
+    return condition()
+
+
+def test_a_claim_whose_answer_was_lost_is_given_back_and_run(project):
+    project.configure(ECHO)
+    (id,) = project.push(1)
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    claim, calls = worker.ledger._scripts["claim"], []
+
+    def lossy(args):
+        calls.append(claim(args=args))
+        if len(calls) == 1:
+            raise redis.ConnectionError("the answer was lost")
+        return calls[-1]
+
+    worker.ledger._scripts["claim"] = lossy
+    try:
+        assert turning(worker, lambda: project.job(id)["status"] == "finished")
+        assert project.job(id)["attempt"] == "1"
+    finally:
+        worker._end()
+
+
+def test_a_job_that_another_program_put_into_the_queue_is_a_dead_letter_and_stops_nobody(project):
+    project.configure(ECHO)
+    foreign = Queue("f", connection=project.client).enqueue("os.getcwd")
+    project.client.hincrby("broker:books:f", "accepted", 1)  # nobody asked the ledger
+    (id,) = project.push(2)
+    project.worker()
+    project.ends(id)
+    assert project.ends(foreign.id, "failed")["reason"] == "Foreign"
+
+
+def test_an_error_that_names_a_file_that_is_not_utf_8_is_kept(project):
+    project.configure("def handler(event, context): raise ValueError('no \\udcff')\n", retry={"attempts": 1})
+    project.worker()
+    (id,) = project.push(1)
+    assert project.ends(id, "failed")["reason"] == "ValueError"
+    until(lambda: any("\\udcff" in line for line in project.lines(id)))
+
+
+def test_a_result_that_names_a_file_that_is_not_utf_8_goes_on_to_its_destination(project):
+    (project.root / "g.py").write_text("def handler(event, context): return len(event['data']['result']['x'])\n")
+    project.configure(
+        "def handler(event, context): return {'x': '\\udcff'}\n",
+        '[functions.g]\nhandler = "g.py:handler"\n',
+        on_success="g",
+    )
+    project.worker()
+    project.ends(project.push(1)[0])
+    until(lambda: project.client.zcard("rq:finished:g") == 1)
+
+
+def few(project, code, environments):
+    (project.root / "g.py").write_text("def handler(event, context): return 'g'\n")
+    project.configure(
+        code,
+        '[functions.g]\nhandler = "g.py:handler"\n[sources.r]\nkind = "./quiet.py:Quiet"\n'
+        '[[triggers]]\nsource = "r"\nfunction = "g"\n',
+    )
+    path = project.root / "config.toml"
+    path.write_text(path.read_text().replace("[broker]\n", f"[broker]\nenvironments = {environments}\n"))
+
+
+def push_g(project):
+    from broker.event import new_event
+
+    (receipt,) = project.publisher.publish([new_event(source="r", type="t")])
+    return receipt.invocations[0]
+
+
+def test_a_warm_environment_stays_while_nobody_else_has_anything_to_run(project):
+    few(project, "import os\ndef handler(event, context): return os.getpid()\n", 1)
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    try:
+        (first,) = project.push(1)
+        assert turning(worker, lambda: project.job(first)["status"] == "finished")
+        turning(worker, lambda: False, within=2.5)  # two beats, at which every function is asked for
+        (second,) = project.push(2)
+        assert turning(worker, lambda: project.job(second)["status"] == "finished")
+        assert project.result(first) == project.result(second)
+    finally:
+        worker._end()
+
+
+def test_a_function_without_an_environment_gets_one_of_those_that_another_has_many_of(project):
+    few(project, "import time\ndef handler(event, context): time.sleep(0.3)\n", 2)
+    project.worker()
+    slow = project.push(*range(20))
+    until(lambda: sum(project.job(id)["status"] == "started" for id in slow) == 2)
+    project.ends(push_g(project), within=2)
+    assert project.job(slow[-1])["status"] == "queued"
+    for id in slow:
+        project.ends(id)
+
+
+def test_a_worker_that_waits_for_room_does_not_spin(project):
+    few(project, "import time\ndef handler(event, context): time.sleep(1.5)\n", 1)
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    try:
+        (slow,) = project.push(1)
+        assert turning(worker, lambda: project.job(slow)["status"] == "started")
+        other = push_g(project)
+        before = os.times()
+        assert turning(worker, lambda: project.job(other)["status"] == "finished")
+        after = os.times()
+        assert after.user + after.system - before.user - before.system < 0.7
+    finally:
+        worker._end()
