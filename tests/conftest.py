@@ -48,6 +48,8 @@ class PrivateServer:
         with redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 0)) as client:
             try:
                 return client.ping()
+            except redis.AuthenticationError:  # it wants a password, so it is there
+                return True
             except redis.ConnectionError:  # the socket is there a moment before anybody listens
                 return False
 

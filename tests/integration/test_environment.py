@@ -202,7 +202,7 @@ def test_the_exceptions_that_led_to_one_are_trimmed_and_printed_too(driver: Driv
         ("raise GeneratorExit('g')", "GeneratorExit", "g"),
         ("class E(BaseException): pass\n    raise E('mine')", "E", "mine"),
         ("def f(): f()\n    f()", "RecursionError", "maximum recursion depth exceeded"),
-        ("raise ValueError('\\ud800')", "ValueError", "\ud800"),
+        ("raise ValueError('\\ud800')", "ValueError", r"\ud800"),
         (
             "class E(Exception):\n        def __str__(self): raise TypeError\n    raise E",
             "E",
