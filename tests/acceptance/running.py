@@ -90,6 +90,9 @@ class Broker:
         )
         self.client = store.connect(self.config, wait=True)
         until(lambda: self.living_workers() >= workers, within=20, what=self.screen.read_text)
+        for source in self.config.sources.values():
+            if isinstance(folder := getattr(source, "path", None), str):  # the host makes it when it begins to watch
+                until((self.root / folder).is_dir, within=20, what=self.screen.read_text)
 
     def start_another(self, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
         """Run another command of broker's in this project, such as `worker`, until `close`."""
