@@ -54,6 +54,12 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     runtime: Literal["python"] = "python"
     timeout: Duration = Duration(30)
     memory: Size = Size(256 << 20)
+    open_files: Annotated[int, msgspec.Meta(ge=16)] = 1024
+    """How many files each of its processes may have open."""
+    file_size: Size | None = None
+    """How large a file it may write. None: no limit."""
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 0
+    """How far its processes stand back when processor time is short; 19 gets what nobody else wants."""
     variables: dict[str, str] = {}
     retry: Retry = Retry()
     max_age: Duration | None = None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,9 +24,6 @@ INHERITED = frozenset(
         "LANG",
         "LANGUAGE",
         "TZ",
-        "TMPDIR",
-        "TEMP",
-        "TMP",
         "LD_LIBRARY_PATH",
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
@@ -44,18 +42,29 @@ def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
     return {**kept, MARK: "0" * 32}
 
 
-def request(function: Function, *, environment: str, token: str, root: Path) -> bytes:
+def request(function: Function, *, environment: str, token: str, root: Path, tmp: Path) -> bytes:
     """Return the frame that asks the nursery for an environment."""
     spec = {
         "start": environment,
         "name": function.name,
         "handler": function.handler,
         "root": str(root),
-        "memory": int(function.memory),
         "token": token,
-        "variables": {**function.variables, **lambda_variables(function, environment, root)},
+        "variables": {"TMPDIR": str(tmp), **function.variables, **lambda_variables(function, environment, root)},
+        "bounds": bounds(function, tmp),
     }
     return frame(msgspec.json.encode(spec))
+
+
+def bounds(function: Function, tmp: Path) -> dict[str, Any]:
+    """Return what broker/runtime/confinement.py holds the processes of an environment to; sizes are in bytes."""
+    return {
+        "tmp": str(tmp),
+        "memory": int(function.memory),
+        "open_files": function.open_files,
+        "file_size": None if function.file_size is None else int(function.file_size),
+        "nice": function.nice,
+    }
 
 
 def lambda_variables(function: Function, environment: str, root: Path) -> dict[str, str]:

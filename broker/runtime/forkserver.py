@@ -5,10 +5,11 @@ a new one is a fork away. It speaks with its worker in frames, over the socket t
 
     {"start": ID, ...} with the environment's ends of its socket and its pipe  ->  {"started": ID, "pid": PID}
     {"end": ID}: kill it now
+    {"remove": PATH}: a folder that nobody uses any more
     {"ended": ID, "status": STATUS OF wait(2), "rss": BYTES, "killed": WAS IT WE, "why": NO PROCESS COULD BE MADE}
 
-`ended` is sent when no process of the environment is left, daemons included. When the worker goes away, all
-environments end, and so does this.
+`ended` is sent when no process of the environment is left, daemons included; then its /tmp is removed. When the worker
+goes away, all environments end, and so does this.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from broker.runtime import bootstrap, kernel, limits
+from broker.runtime import bootstrap, confinement, kernel, limits
 from broker.runtime.frames import FrameReader, frame
 
 _RECEIVE = 64 << 10
@@ -45,6 +47,7 @@ _FIRST_DESCRIPTOR = 100
 class _Child:
     name: str
     pid: int
+    tmp: str
     killed: bool = False
     status: int | None = None
     rss: int = 0
@@ -58,12 +61,15 @@ class _WorkerGone(Exception):
 class Forkserver:
     """Forks environments on request."""
 
-    def __init__(self, worker: socket.socket) -> None:
-        """Take the socket to the worker."""
+    def __init__(self, worker: socket.socket, scratch: str) -> None:
+        """Take the socket to the worker, and the folder of its environments' /tmp folders."""
         self._worker = worker
+        self._scratch = scratch
         self._frames = FrameReader()
         self._descriptors: deque[int] = deque()
         self._children: dict[str, _Child] = {}
+        self._brooms: set[int] = set()
+        """The processes that remove folders."""
         self._mark = kernel.variable_address(limits.MARK)
         self._wake, self._waker = socket.socketpair()
 
@@ -86,10 +92,13 @@ class Forkserver:
                 requests = self._receive()
             except _WorkerGone:
                 self._end_all()
+                _sweep(self._scratch)
                 return None
             for request in requests:
                 if "end" in request:
                     self._end(request["end"])
+                elif "remove" in request:
+                    self._remove(request["remove"])
                 elif environment := self._start(request):
                     return environment
 
@@ -123,15 +132,14 @@ class Forkserver:
             self._tell({"ended": name, "status": 0, "rss": 0, "killed": False, "why": f"no process: {error.strerror}"})
         else:
             if not pid:
-                kernel.die_with_parent(parent)
-                return self._become(request, control, output)
-            self._children[name] = _Child(name=name, pid=pid)
+                return self._become(request, control, output, parent)
+            self._children[name] = _Child(name=name, pid=pid, tmp=request["bounds"]["tmp"])
             self._tell({"started": name, "pid": pid})
         os.close(control)
         os.close(output)
         return None
 
-    def _become(self, spec: Mapping[str, Any], control: int, output: int) -> bootstrap.Environment:
+    def _become(self, spec: Mapping[str, Any], control: int, output: int, parent: int) -> bootstrap.Environment:
         """Turn this copy of the fork server into an environment, which shares nothing with it."""
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -152,11 +160,11 @@ class Forkserver:
         os.environ.update(spec["variables"])
         os.environ[limits.MARK] = name
         time.tzset()
+        confinement.confine(spec["bounds"], parent=parent)
         os.chdir(spec["root"])
         more = spec["variables"].get("PYTHONPATH", "")
         sys.path[:0] = [spec["root"], *filter(None, more.split(os.pathsep))]
         sys.argv = [spec["handler"]]
-        limits.confine(spec["memory"])
         gc.enable()
         return bootstrap.Environment(spec, socket.socket(fileno=own[0]), own[1])
 
@@ -166,6 +174,7 @@ class Forkserver:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.wait4(-1, os.WNOHANG))[0]:
                 pid, status, usage = ended
+                self._brooms.discard(pid)
                 if child := by_pid.get(pid):  # else an orphan that came to us
                     child.status, child.rss, child.ended = status, bootstrap.peak(usage), time.monotonic()
         for child in [each for each in self._children.values() if each.status is not None]:
@@ -173,12 +182,13 @@ class Forkserver:
             limits.kill(left)
             if not left or time.monotonic() - child.ended > _PATIENCE:
                 del self._children[child.name]
+                self._remove(child.tmp)
                 report = {"ended": child.name, "status": child.status, "rss": child.rss, "killed": child.killed}
                 self._tell({**report, "why": ""})
 
     def _has_orphans(self) -> bool:
         """Return whether a process lives here that an environment or a descendant of one has left."""
-        own = {child.pid for child in self._children.values()}
+        own = {child.pid for child in self._children.values()} | self._brooms
         return kernel.LINUX and not own.issuperset(limits.children(os.getpid()))
 
     def _end(self, name: str) -> None:
@@ -204,9 +214,34 @@ class Forkserver:
             if not pid:
                 time.sleep(0.001)
 
+    def _remove(self, folder: str) -> None:
+        """Remove a folder; a process of its own does what may take long."""
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()  # most leave nothing in it
+        if os.path.lexists(folder):
+            with contextlib.suppress(OSError):  # no process could be made: the worker's successor removes it
+                pid = os.fork()
+                if not pid:
+                    self._worker.close()
+                    _sweep(folder)
+                    os._exit(0)
+                self._brooms.add(pid)
+
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):  # the worker is gone, as the next look at the socket will say
             self._worker.sendall(frame(json.dumps(message).encode()))
+
+
+def _sweep(folder: str) -> None:
+    """Remove a folder with everything in it."""
+    import shutil  # noqa: PLC0415 -- a megabyte in each environment, for what only few need
+
+    if os.geteuid():  # root may pass everywhere, and must not be led elsewhere by a link
+        for place, below, _ in os.walk(folder):
+            for name in below:
+                with contextlib.suppress(OSError):
+                    Path(place, name).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
@@ -222,6 +257,6 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()  # the collector would write to every page that the environments share
-    environment = Forkserver(worker).run()
+    environment = Forkserver(worker, sys.argv[2]).run()
     if environment:
         environment.run()

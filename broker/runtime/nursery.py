@@ -21,6 +21,7 @@ from broker.runtime import birth, limits
 from broker.runtime.channel import Channel
 from broker.runtime.environment import Environment
 from broker.runtime.frames import FrameReader, frame
+from broker.runtime.scratch import Scratch, abandoned
 
 REPORT_WAIT = 5.0
 """Seconds that the process gets to end with all its environments."""
@@ -42,9 +43,12 @@ class Nursery:
         """Take the folder of config.toml, in which functions run, and start the process."""
         self.root = root.resolve()
         self.alive = False
+        self._scratch = Scratch()
         self._environments: dict[str, Environment] = {}
         self._selector = selectors.DefaultSelector()  # its descriptor outlives that of the socket in it
         self._launch()
+        for folder in abandoned():
+            self._ask(frame(msgspec.json.encode({"remove": str(folder)})))
 
     @property
     def pid(self) -> int:
@@ -75,7 +79,8 @@ class Nursery:
         channel = Channel(control, output, token, function.log_limit)
         environment = Environment(function, channel, name=name, end=self._end)
         self._environments[name] = environment
-        request = birth.request(function, environment=name, token=token, root=self.root)
+        tmp = self._scratch.folder(name)
+        request = birth.request(function, environment=name, token=token, root=self.root, tmp=tmp)
         try:
             self._ask(request, theirs.fileno(), into)
         except OSError:
@@ -119,6 +124,7 @@ class Nursery:
         for environment in self._bury():
             environment.read()
         self._selector.close()
+        self._scratch.close()
 
     def _launch(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -127,7 +133,7 @@ class Nursery:
         package = str(Path(__file__).parents[2])
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, package],
+                [sys.executable, "-P", "-c", _PROGRAM, package, str(self._scratch.path)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=birth.nursery_variables(),

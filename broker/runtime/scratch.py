@@ -1,0 +1,61 @@
+"""Scratch: the folder in which each environment of one worker has its own /tmp.
+
+The worker holds a lock on the folder (flock), which the kernel gives back however the worker ends. So a folder that
+nobody holds was left by one that was killed together with its nursery, and the next worker has it removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import tempfile
+from pathlib import Path
+
+_PREFIX = "broker-tmp-"
+_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+
+
+class Scratch:
+    """One worker's folder of private /tmp folders. It is short, since paths of sockets may not be long."""
+
+    def __init__(self) -> None:
+        """Make the folder, in $TMPDIR or /tmp. Others may pass through it but not look into it."""
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path.chmod(0o711)
+
+    def folder(self, environment: str) -> Path:
+        """Return where the /tmp of an environment lies; the environment makes it, the nursery removes it."""
+        return self.path / environment[:16]
+
+    def close(self) -> None:
+        """Remove the folder, which is empty when no environment is left."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        os.close(self._lock)
+
+
+def abandoned() -> list[Path]:
+    """Return the folders of this user's workers of which none lives."""
+    return [
+        path for path in Path(tempfile.gettempdir()).iterdir() if _NAME.fullmatch(path.name) and _is_abandoned(path)
+    ]
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        if path.is_symlink() or path.stat().st_uid != os.geteuid():
+            return False
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
