@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from broker.quantity import Duration, Size
+from broker.quantity import Duration, Rate, Size
 
 Priority = Literal["high", "normal", "low"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -66,6 +66,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """An invocation older than this is not tried any more; it is a dead letter. None: no limit."""
     concurrency: Count | None = None
     """How many run at once, over all hosts. None: as many as there are environments."""
+    rate: Rate | None = None
+    """How often an attempt may begin, over all hosts: `10/s`. None: no limit."""
     max_queue: Count = 1_000_000
     keep: Duration = Duration(3600)
     """How long the record of an ended invocation is kept; as long, its event's id is refused as a duplicate."""

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `30s`, `1h30m`, `256MB`."""
+"""Durations, sizes and rates as people write them: `30s`, `1h30m`, `256MB`, `10/s`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) */ *([smhd])")
+_FASTEST = 1_000_000  # a second; a microsecond is what Redis' clock can tell apart
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -62,3 +64,31 @@ class Size(int):
             if self >= length:
                 return f"{self / length:g}{unit}"
         return f"{int(self)}B"
+
+
+class Rate(float):
+    """How often something may happen, in times a second; written `10/s`, `100/m`, `5/h`, `1/d`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Rate:
+        """Read a rate. Raises ValueError when it is none."""
+        if not isinstance(text, str) or not (match := _RATE.fullmatch(text.strip())):
+            raise ValueError(f'expected a rate such as "10/s" or "100/m", got {text!r}')
+        rate = cls(float(match[1]) / _SECONDS[match[2]])
+        if not 0 < rate <= _FASTEST:
+            raise ValueError(f"expected a rate of more than 0 and at most {_FASTEST}/s, got {text!r}")
+        return rate
+
+    @property
+    def interval(self) -> float:
+        """The seconds from one time to the next."""
+        return 1 / self
+
+    def __str__(self) -> str:
+        """Return it as one would write it."""
+        counts = [(self * _SECONDS[unit], unit) for unit in "smhd"]
+        whole = (one for one in counts if one[0] > 0.5 and abs(one[0] - round(one[0])) < 1e-6 * one[0])
+        count, unit = next(whole, counts[-1])
+        return f"{count:.9g}/{unit}"

@@ -155,7 +155,8 @@ class Worker(rq.Worker):
         batch = function.batch
         want, size, window = (batch.size, batch.size, int(batch.window * 1000)) if batch else (vacancies, 0, 0)
         lanes = [(queue, want, function.concurrency or 0, size, window) for queue in function.queues]
-        answer = self.ledger.claim(self.name, lanes, self._execution_number)
+        interval = function.rate.interval if function.rate else 0
+        answer = self.ledger.claim(self.name, lanes, self._execution_number, interval)
         claimed = answer.claimed
         self._execution_number += len(claimed)
         self._pool.note_demand(function, more=len(claimed) >= want, now=now)

@@ -20,7 +20,7 @@ from msgspec.structs import fields
 
 from broker.config.settings import Settings
 from broker.function import Function
-from broker.quantity import Duration, Size
+from broker.quantity import Duration, Rate, Size
 from broker.source import find, shipped
 from broker.trigger import Trigger
 
@@ -31,6 +31,7 @@ _VARIABLE = {"description": "From the environment.", "type": "string", "pattern"
 _QUANTITIES: Mapping[Any, Schema] = {
     Duration: {"type": ["string", "number"], "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$", "minimum": 0},
     Size: {"type": ["string", "integer"], "pattern": r"^[0-9]+(\.[0-9]+)? *(B|KB|MB|GB|KiB|MiB|GiB)$", "minimum": 0},
+    Rate: {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? */ *[smhd]$"},
 }
 
 
@@ -119,7 +120,7 @@ def _hook(kind: Any) -> Schema:
 
 
 def _default(value: Any) -> Schema:
-    if isinstance(value, Duration | Size):
+    if isinstance(value, Duration | Size | Rate):
         return {"default": str(value)}
     if isinstance(value, tuple):
         return {"default": list(value)}

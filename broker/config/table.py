@@ -20,7 +20,7 @@ from msgspec.structs import FieldInfo, fields
 
 from broker.errors import Mistake
 from broker.names import inside, nearest
-from broker.quantity import Duration, Size
+from broker.quantity import Duration, Rate, Size
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -37,6 +37,7 @@ _SIMPLE = {
     str: "a string",
     Duration: 'a duration such as "30s" or "1h30m"',
     Size: 'a size such as "256MB"',
+    Rate: 'a rate such as "10/s" or "100/m"',
     Any: "anything",
 }
 
@@ -180,7 +181,7 @@ def _within(where: str, place: str) -> bool:
 
 
 def quantity(kind: type, value: Any) -> Any:
-    """Read a duration, a size or what else a class makes of one value (a Path), for msgspec.
+    """Read a duration, a size, a rate or what else a class makes of one value (a Path), for msgspec.
 
     Raises ValueError when it cannot, or when no clock can wait that long.
     """
@@ -189,8 +190,8 @@ def quantity(kind: type, value: Any) -> Any:
         if not duration <= _LONGEST or math.isnan(duration):
             raise ValueError(f"expected a duration of at most 100 years, got {value!r}")
         return duration
-    if kind is Size:
-        return Size.parse(value)
+    if kind in {Size, Rate}:
+        return kind.parse(value)
     return kind(value)
 
 

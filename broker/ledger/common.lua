@@ -4,10 +4,12 @@ local call, arguments = redis.call, ARGV
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
 local FINISHED, FAILED, SCHEDULED, RESULTS = 'rq:finished:', 'rq:failed:', 'rq:scheduled:', 'rq:results:'
 local BOOKS, WAKE = 'broker:books:', 'broker:wake'
+local RATE = 'broker:rate:'
 local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
 
 local clock = call('TIME')
-local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000 -- seconds; the one clock that every host shares
+local micros = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local now = micros / 1000000 -- seconds; the one clock that every host shares
 local now_ms = string.format('%.0f', math.floor(now * 1000))
 
 -- The arguments are read one after another.

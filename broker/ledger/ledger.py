@@ -188,15 +188,18 @@ class Ledger:
         answers = iter(self._run("publish", [_now(), *lines.arguments(), count, *arguments]))
         return [[next(answers) for _ in orders] for orders in events]
 
-    def claim(self, worker: str, wants: Iterable[tuple[str, int, int, int, int]], execution: int) -> Claim:
+    def claim(
+        self, worker: str, wants: Iterable[tuple[str, int, int, int, int]], execution: int, interval: float = 0
+    ) -> Claim:
         """Lease waiting invocations to `worker`.
 
         `wants` holds (queue, how many, concurrency or 0, batch size or 0, batch window in ms), the most urgent first.
-        Executions are numbered from `execution`.
+        Executions are numbered from `execution`. `interval` is the time in seconds from one start of a function to the
+        next, over all workers; 0: no limit.
         """
         wants = list(wants)
         flat = [value for want in wants for value in want]
-        due_ms, rows = self._run("claim", [worker, _now(), execution, len(wants), *flat])
+        due_ms, rows = self._run("claim", [worker, _now(), execution, interval * 1e6, len(wants), *flat])
         claimed = []
         for queue, id_, name, data, attempt, failures, crashes, at, told in rows:
             queue_name = queue.decode()

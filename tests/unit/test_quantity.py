@@ -1,4 +1,4 @@
-"""Durations and sizes read as people write them."""
+"""Durations, sizes and rates read as people write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.quantity import Duration, Size
+from broker.quantity import Duration, Rate, Size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,24 @@ def test_a_size_is_read_in_units_of_1024(text, count):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="size"):
         Size.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10/s", 0.1), ("30/m", 2), ("1/d", 86400), ("0.5 / s", 2), ("90/h", 40), ("1000000/s", 1e-6)]
+)
+def test_a_rate_is_read_as_times_a_second(text, seconds):
+    assert Rate.parse(text).interval == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "10/", "/s", "0/s", "-1/s", "10/w", "10 per s", "2000000/s", 10, True, None]
+)
+def test_what_is_no_rate_is_refused(text):
+    with pytest.raises(ValueError, match="rate"):
+        Rate.parse(text)
+
+
+@given(st.integers(1, 10**6), st.sampled_from("smhd"))
+def test_a_rate_reads_back_as_it_is_written(count, unit):
+    rate = Rate.parse(f"{count}/{unit}")
+    assert Rate.parse(str(rate)) == pytest.approx(rate)
