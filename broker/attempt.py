@@ -55,13 +55,14 @@ class _Error(msgspec.Struct):
 class Attempt:
     """One try: what is sent to the environment, what was printed, how it ended."""
 
-    __slots__ = ("claimed", "cold", "function", "given", "id", "lines", "number", "unflushed_since")
+    __slots__ = ("claimed", "client", "cold", "function", "given", "id", "lines", "number", "unflushed_since")
 
     def __init__(self, function: Function, claimed: Sequence[Claimed]) -> None:
         """Take one claimed invocation, or the several of a batch; the first gives the attempt its id."""
         self.function = function
         self.claimed = claimed
         self.id = claimed[0].id
+        self.client = claimed[0].client
         self.number = max(one.attempt for one in claimed) if len(claimed) > 1 else claimed[0].attempt
         self.lines: list[logs.Line] = []
         self.unflushed_since: float | None = None

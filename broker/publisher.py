@@ -47,9 +47,9 @@ class Publisher:
         encoded = event.encode()
         return [self._order(self._functions[name], event, encoded, how) for name in names]
 
-    def order_for(self, name: str, event: Event, how: Publishing = USUAL) -> Order:
-        """Return the order for one function, past all triggers."""
-        return self._order(self._functions[name], event, event.encode(), how)
+    def order_for(self, name: str, event: Event, how: Publishing = USUAL, client: bytes = b"") -> Order:
+        """Return the order for one function, past all triggers; `client` is what the caller says of itself, as JSON."""
+        return self._order(self._functions[name], event, event.encode(), how, client)
 
     def follow(self, destination: str, event: Event) -> list[Order]:
         """Return what is owed to a function's destination: another function, or whoever listens to `queue:NAME`."""
@@ -91,11 +91,11 @@ class Publisher:
                 )
         return receipts
 
-    def _order(self, function: Function, event: Event, encoded: bytes, how: Publishing) -> Order:
+    def _order(self, function: Function, event: Event, encoded: bytes, how: Publishing, client: bytes = b"") -> Order:
         return Order(
             queue=function.queue(how.priority),
             id=invocation_id(function.name, event),
-            data=job_data(function.name, encoded),
+            data=job_data(function.name, encoded, client),
             description=function.name,
             timeout=float(function.timeout),
             keep=float(function.keep),

@@ -42,7 +42,7 @@ PAUSE = 0.1
 """Seconds for which a printed line waits for company before it is written to its log stream."""
 
 
-def invoke(function: str, event: Any) -> Any:
+def invoke(function: str, event: Any, client_context: Any = None) -> Any:
     """Run one invocation in an environment of its own; a worker of RQ calls this, with JSON as its serializer.
 
     The configuration is found as the command line finds it: $BROKER_CONFIG, else ./config.toml. Returns the result, or
@@ -64,7 +64,8 @@ def invoke(function: str, event: Any) -> Any:
         queue=job.origin,
         id_=job.id,
         execution=_execution(job),
-        event=json.dumps(event, separators=(",", ":"), allow_nan=False).encode(),
+        event=_json(event),
+        client_context=b"" if client_context is None else _json(client_context),
     )
     attempt = Attempt(config.functions[function], [claimed])
     publisher = Publisher(config, ledger)
@@ -98,7 +99,7 @@ def _run(root: Path, attempt: Attempt, write: Callable[[], None]) -> Done | Died
         environment = nursery.start(attempt.function)
         attempt.begin()
         attempt.given = time.monotonic()
-        environment.send(attempt.id, attempt.number, attempt.payload())
+        environment.send(attempt.id, attempt.number, attempt.payload(), attempt.client)
         while True:
             for message in _wait(nursery, environment):
                 if isinstance(message, Done | Died):
@@ -143,6 +144,10 @@ def _execution(job: Job) -> str:
     if not executions:
         raise BrokerError(f"RQ holds no execution of job {job.id}")
     return executions[-1]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _worker(job: Job) -> str:

@@ -24,10 +24,20 @@ if TYPE_CHECKING:
 @click.argument("function")
 @click.argument("data", metavar="[JSON|@FILE|-]", default="null")
 @click.option("--event", "whole", is_flag=True, help="The JSON is a whole CloudEvent, not only its data.")
+@click.option("--client-context", "client", metavar="JSON|@FILE|-", help="An object for context.client_context.")
 @click.option("--async", "alone", is_flag=True, help="Print the invocation's id, and do not wait.")
 @click.option("--timeout", type=DURATION, help="How long to wait for the end; by default for ever.")
 @pass_project
-def invoke(project: Project, *, function: str, data: str, whole: bool, alone: bool, timeout: Duration | None) -> int:
+def invoke(
+    project: Project,
+    *,
+    function: str,
+    data: str,
+    whole: bool,
+    client: str | None,
+    alone: bool,
+    timeout: Duration | None,
+) -> int:
     """Run FUNCTION and print its result.
 
     What it prints goes to the standard error, the result as JSON to the standard output. Retries are waited
@@ -36,9 +46,10 @@ def invoke(project: Project, *, function: str, data: str, whole: bool, alone: bo
     config = project.config
     check_name("function", function, config.functions)
     event = _event(read_json(data), whole=whole)
+    client_context = b"" if client is None else _client_context(read_json(client))
     from broker.cli._call import Call  # noqa: PLC0415 -- Redis' library loads slowly; mistakes are told before
 
-    call = Call(config, project.redis, function, event)
+    call = Call(config, project.redis, function, event, client_context)
     if not call.has_worker():
         warn("no worker runs; start one with `broker up`")
     if alone:
@@ -69,6 +80,12 @@ def _event(given: Any, *, whole: bool) -> Event:
     if not isinstance(given, dict):
         raise EventError(f"--event: expected a CloudEvent, got {json.dumps(given)[:60]}")
     return decode(given)
+
+
+def _client_context(given: Any) -> bytes:
+    if not isinstance(given, dict):
+        raise click.UsageError(f"--client-context: expected a JSON object, got {json.dumps(given)[:60]}")
+    return json.dumps(given, allow_nan=False).encode()
 
 
 def _hear(lines: list[Logged]) -> None:

@@ -80,6 +80,14 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """Whether somebody waits for its end: a publisher for the outcome, a source for the event."""
     accepted_ms: int
     """When it was accepted, in Unix milliseconds of the server's clock."""
+    client: bytes = b""
+    """What its caller said of itself, as JSON: AWS Lambda's client context. Empty: nothing."""
+
+
+class _Named(msgspec.Struct):
+    """The named arguments of `broker.invoke`."""
+
+    client_context: msgspec.Raw = msgspec.Raw()
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,16 +129,23 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """What follows from it: the invocation of a destination."""
 
 
-def job_data(function: str, event: bytes) -> bytes:
+def job_data(function: str, event: bytes, client: bytes = b"") -> bytes:
     """Return RQ's job data for one invocation: `["broker.invoke", null, ["FUNCTION", EVENT], {}]`.
 
-    It is what RQ's JSONSerializer would write for a call of `broker.invoke(function, event)`.
+    It is what RQ's JSONSerializer would write for a call of `broker.invoke(function, event)`; a `client`, as JSON, is
+    its third argument, `client_context=CLIENT`.
     """
-    return b'["broker.invoke",null,["%b",%b],{}]' % (function.encode(), event)
+    more = b'"client_context":%b' % client if client else b""
+    return b'["broker.invoke",null,["%b",%b],{%b}]' % (function.encode(), event, more)
 
 
 def event_of(data: bytes, function: str) -> bytes:
-    """Return the event of RQ's job data, without reading the JSON.
+    """Return the event of RQ's job data. Raises ValueError when it is not ours."""
+    return call_of(data, function)[0]
+
+
+def call_of(data: bytes, function: str) -> tuple[bytes, bytes]:
+    """Return event and client of RQ's job data, as a rule without reading the JSON.
 
     RQ compresses the data when one of its own tools has saved the job. Raises ValueError when it is not ours.
     """
@@ -138,11 +153,11 @@ def event_of(data: bytes, function: str) -> bytes:
         data = zlib.decompress(data)
     start, end = b'["broker.invoke",null,["%b",' % function.encode(), b"],{}]"
     if data.startswith(start) and data.endswith(end):
-        return data[len(start) : -len(end)]
-    name, _, arguments, _ = msgspec.json.decode(data, type=tuple[str, object, list[msgspec.Raw], object])
+        return data[len(start) : -len(end)], b""
+    name, _, arguments, named = msgspec.json.decode(data, type=tuple[str, object, list[msgspec.Raw], _Named])
     if name != "broker.invoke" or len(arguments) != 2:
         raise ValueError(f"not an invocation of {function}")
-    return bytes(arguments[1])
+    return bytes(arguments[1]), bytes(named.client_context)
 
 
 def function_of(queue: str) -> str:
@@ -204,9 +219,9 @@ class Ledger:
         for queue, id_, name, data, attempt, failures, crashes, at, told in rows:
             queue_name = queue.decode()
             try:
-                event, foreign = event_of(data, function_of(queue_name)), False
+                (event, client), foreign = call_of(data, function_of(queue_name)), False
             except (ValueError, zlib.error):
-                event, foreign = b"null", True
+                event, client, foreign = b"null", b"", True
             claimed.append(
                 Claimed(
                     queue=queue_name,
@@ -219,6 +234,7 @@ class Ledger:
                     crashes=crashes,
                     told=told == 1,
                     accepted_ms=int(at or 0),
+                    client=client,
                 )
             )
         return Claim(claimed=claimed, due_in=None if due_ms < 0 else due_ms / 1000)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
-def count_attempt(client: Redis, *, queue: str, id_: str, execution: str, event: bytes) -> Claimed:
+def count_attempt(
+    client: Redis, *, queue: str, id_: str, execution: str, event: bytes, client_context: bytes
+) -> Claimed:
     """Count an attempt that RQ's worker begins, and return what a claim would have told.
 
-    `execution` is RQ's, `event` the event as JSON. Raises StoreUnavailable.
+    `execution` is RQ's, `event` and `client_context` (or nothing) are JSON. Raises StoreUnavailable.
     """
     key = f"rq:job:{id_}"
     pipeline = client.pipeline(transaction=True)
@@ -36,6 +38,7 @@ def count_attempt(client: Redis, *, queue: str, id_: str, execution: str, event:
         crashes=int(crashes or 0),
         told=track is not None or reply is not None,
         accepted_ms=int(at or 0),
+        client=client_context,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from broker.function import Function
+from broker.payload import REGION, arn
 from broker.runtime.frames import frame
 from broker.runtime.limits import MARK
 
@@ -36,6 +38,9 @@ INHERITED = frozenset(
 """The variables that functions share with the broker, besides LC_*; others, and so every secret, are kept from them."""
 
 
+_LANGUAGES = {"python": f"python{sys.version_info.major}.{sys.version_info.minor}"}
+
+
 def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of the nursery; each environment overwrites the mark in place."""
     kept = {name: value for name, value in environ.items() if name in INHERITED or name.startswith("LC_")}
@@ -52,6 +57,7 @@ def request(function: Function, *, environment: str, token: str, root: Path, tmp
         "token": token,
         "variables": {"TMPDIR": str(tmp), **function.variables, **lambda_variables(function, environment, root)},
         "bounds": bounds(function, tmp),
+        "arn": arn("lambda", f"function:{function.name}", region_of(function)),
     }
     return frame(msgspec.json.encode(spec))
 
@@ -70,15 +76,30 @@ def bounds(function: Function, tmp: Path) -> dict[str, Any]:
 def lambda_variables(function: Function, environment: str, root: Path) -> dict[str, str]:
     """Return the variables of AWS Lambda's environments, as far as they make sense here.
 
+    All bootstraps make the context's fields of these, and set `_X_AMZN_TRACE_ID` for each invocation. Region and time
+    zone are the function's own if it names them.
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
+    told = function.variables
+    region = region_of(function)
     return {
         "_HANDLER": function.handler,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": told.get("AWS_DEFAULT_REGION", region),
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{_LANGUAGES[function.runtime]}",
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(max(1, function.memory >> 20)),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/broker/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{environment}",
+        "AWS_XRAY_CONTEXT_MISSING": told.get("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR"),
         "LAMBDA_TASK_ROOT": str(root),
+        "LAMBDA_RUNTIME_DIR": str(Path(__file__).parent),
+        "TZ": told.get("TZ") or os.environ.get("TZ") or ":UTC",
     }
+
+
+def region_of(function: Function) -> str:
+    """Return the AWS region that a function sees: what its variables say, for those that use AWS' services."""
+    return function.variables.get("AWS_REGION", REGION)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from broker.runtime import failure
 from broker.runtime.frames import LINE_BREAK, FrameReader, frame, marker
 from broker.runtime.loading import HandlerMissing, InitFailed, LoadedFiles, load
-from broker.runtime.standard import Context, context_type, log_to, open_streams
+from broker.runtime.standard import Context, client_context, context_type, log_to, open_streams, trace_id
 
 MAX_RESULT = 6 << 20
 """Bytes; the limit of AWS Lambda."""
@@ -44,7 +44,7 @@ class Environment:
         self._output = output
         self._token = spec["token"].encode()
         self._pid = os.getpid()
-        self._context = context_type(spec["variables"])
+        self._context = context_type(spec["variables"], spec["arn"])
         self._streams = open_streams()
         self._runner: Any = None
         self._peak = peak(resource.getrusage(resource.RUSAGE_SELF))
@@ -90,7 +90,10 @@ class Environment:
         request = _decode(header.decode())
         exhausted = False
         try:
+            os.environ["_X_AMZN_TRACE_ID"] = trace_id(request["id"])
             context = self._context(request["id"], request["attempt"], start + request["timeout_ms"] / 1000)
+            if "client" in request:
+                context.client_context = client_context(request["client"])
             result = handler(_decode(event.decode()), context)
             if type(result) is CoroutineType:
                 result = self._await(result)

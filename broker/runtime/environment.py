@@ -91,13 +91,15 @@ class Environment:
         """Whether `flush` is to be called once `control` takes more."""
         return self._channel.wants_write
 
-    def send(self, invocation: str, attempt: int, event: bytes) -> None:
-        """Queue an attempt; `flush` sends what is queued. `event` is the JSON that the handler gets.
+    def send(self, invocation: str, attempt: int, event: bytes, client: bytes = b"") -> None:
+        """Queue an attempt; `flush` sends what is queued. `event` and `client` are the JSON that the handler gets.
 
         The id consists of letters, digits and hyphens. Several may be sent ahead: they run one after another, and each
         has the function's whole timeout. Not after `stop`.
         """
         header = b'{"id":"%b","attempt":%d,"timeout_ms":%d}' % (invocation.encode(), attempt, self._timeout_ms)
+        if client:
+            header = b'%b,"client":%b}' % (header[:-1], client)
         self._channel.queue(frame(header, event))
         first = not self.pending
         self.pending.append(invocation)

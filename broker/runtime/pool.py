@@ -143,7 +143,7 @@ class Pool:
         place.idle_since = None
         place.attempts[attempt.id] = attempt
         attempt.given = now
-        place.environment.send(attempt.id, attempt.number, attempt.payload())
+        place.environment.send(attempt.id, attempt.number, attempt.payload(), attempt.client)
         self._unflushed.add(place)
 
     def flush(self) -> None:

@@ -10,6 +10,10 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+_CLIENT = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
 
 
 class Context:
@@ -24,8 +28,9 @@ class Context:
     memory_limit_in_mb = 0
     log_group_name = ""
     log_stream_name = ""
-    identity = None
-    client_context = None
+    identity = SimpleNamespace(cognito_identity_id=None, cognito_identity_pool_id=None)
+    client_context: SimpleNamespace | None = None
+    """What the caller said of itself, with `custom`, `env` and `client`; None when it said nothing."""
 
     def __init__(self, invocation: str, attempt: int, deadline: float) -> None:
         """Take the invocation's id, the number of the attempt (1 is the first) and the monotonic end of its time."""
@@ -37,18 +42,37 @@ class Context:
         """Return how many milliseconds the attempt has left."""
         return max(0, int((self._deadline - time.monotonic()) * 1000))
 
+    def log(self, message: str) -> None:
+        """Print a message."""
+        sys.stdout.write(f"{message}\n")
 
-def context_type(variables: Mapping[str, str]) -> type[Context]:
+
+def context_type(variables: Mapping[str, str], arn: str) -> type[Context]:
     """Return the class of one function's contexts; what is the same for all of them is set once."""
-    name = variables["AWS_LAMBDA_FUNCTION_NAME"]
     fields = {
-        "function_name": name,
-        "invoked_function_arn": f"arn:aws:lambda:local:000000000000:function:{name}",
+        "function_name": variables["AWS_LAMBDA_FUNCTION_NAME"],
+        "invoked_function_arn": arn,
         "memory_limit_in_mb": int(variables["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]),
         "log_group_name": variables["AWS_LAMBDA_LOG_GROUP_NAME"],
         "log_stream_name": variables["AWS_LAMBDA_LOG_STREAM_NAME"],
     }
     return type("LambdaContext", (Context,), fields)
+
+
+def client_context(given: Mapping[str, Any]) -> SimpleNamespace:
+    """Return what a caller said of itself as AWS Lambda's object, with `custom`, `env` and `client`."""
+    client = given.get("client")
+    if isinstance(client, dict):
+        client = SimpleNamespace(**{**dict.fromkeys(_CLIENT), **client})
+    return SimpleNamespace(custom=given.get("custom"), env=given.get("env"), client=client)
+
+
+def trace_id(invocation: str) -> str:
+    """Return the trace header of an invocation: AWS X-Ray's form, made of its id, and never sampled.
+
+    https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+    """
+    return f"Root=1-{invocation[:8]}-{invocation[8:]};Parent={invocation[-16:]};Sampled=0"
 
 
 def open_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:

@@ -39,6 +39,25 @@ def test_what_it_prints_and_returns_is_seen(project):
     assert "was given event 'e1' of 's' before: see `broker show " in done.stderr
 
 
+def test_the_handler_is_told_the_callers_client_context_at_every_attempt(project):
+    project.configure(
+        """
+        def handler(event, context):
+            if context.attempt == 1:
+                raise ValueError("again")
+            return [context.client_context.custom, event["data"]]
+        """,
+        retry=QUICK,
+    )
+    project.worker()
+    done = broker(project.root, "invoke", "f", "7", "--client-context", '{"custom": {"who": "ä"}}')
+    assert json.loads(done.stdout) == [{"who": "ä"}, 7]
+    shown = json.loads(broker(project.root, "runs", "--json").stdout)
+    assert [one["source"] for one in shown] == ["cli"]  # the event is read past the context
+    done = broker(project.root, "invoke", "f", "7", "--client-context", "[1]", code=2)
+    assert "--client-context: expected a JSON object, got [1]" in done.stderr
+
+
 def test_a_failure_is_its_exit_code_after_the_last_retry(project):
     project.configure(CODE, retry=QUICK)
     project.worker()

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from broker.runtime.messages import Ready
+from broker.runtime.messages import Done, Ready
 from tests.integration.environment_driver import Driver, driver, nursery
 
 pytestmark = pytest.mark.timeout(30)
@@ -58,9 +60,11 @@ def test_the_context_is_as_on_lambda(driver: Driver) -> None:
         """
         import os
         def handler(event, c):
+            c.log("logged")
             return [c.function_name, c.function_version, c.invoked_function_arn, c.memory_limit_in_mb,
-                    c.aws_request_id, c.log_group_name, c.log_stream_name, c.identity, c.client_context, c.attempt,
-                    c.get_remaining_time_in_millis()]
+                    c.aws_request_id, c.log_group_name, c.log_stream_name, c.client_context, c.attempt,
+                    c.identity.cognito_identity_id, c.identity.cognito_identity_pool_id,
+                    os.environ["_X_AMZN_TRACE_ID"], c.get_remaining_time_in_millis()]
         """,
         timeout=7,
         memory=100 << 20,
@@ -72,8 +76,28 @@ def test_the_context_is_as_on_lambda(driver: Driver) -> None:
     arn = "arn:aws:lambda:local:000000000000:function:fn"
     assert fields[:6] == ["fn", "$LATEST", arn, 100, "ab" * 16, "/broker/fn"]
     assert fields[6].endswith(f"[$LATEST]{environment.id}")
-    assert fields[7:] == [None, None, 3]
+    trace = f"Root=1-{'ab' * 4}-{'ab' * 12};Parent={'ab' * 8};Sampled=0"
+    assert fields[7:] == [None, 3, None, None, trace]
     assert 5000 < remaining <= 7000
+    assert driver.text(environment) == ["logged"]
+
+
+def test_the_context_tells_what_the_caller_said_of_itself_in_that_invocation_alone(driver: Driver) -> None:
+    environment = driver.warm(
+        """
+        def handler(event, c):
+            said = c.client_context
+            client = said and said.client
+            return said and [said.custom, said.env, client and [client.app_title, client.app_package_name]]
+        """
+    )
+    said = [b"", b'{"custom":{"a":[1]},"env":{"b":"c"},"client":{"app_title":"t"}}', b"{}", b""]
+    for client in said:
+        environment.send("a" * 32, 1, b"null", client)
+        environment.flush()
+        driver.run(lambda: not environment.pending)
+    bodies = [json.loads(one.body) for one in driver.messages[environment] if isinstance(one, Done)]
+    assert bodies == [None, [{"a": [1]}, {"b": "c"}, ["t", None]], [None, None, None], None]
 
 
 def test_it_runs_in_the_projects_folder_with_its_own_variables_only(
@@ -97,7 +121,25 @@ def test_it_runs_in_the_projects_folder_with_its_own_variables_only(
     assert variables["AWS_LAMBDA_FUNCTION_NAME"] == "fn"
     assert variables["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "64"
     assert variables["LAMBDA_TASK_ROOT"] == str(driver.root)
+    assert Path(variables["LAMBDA_RUNTIME_DIR"]).is_dir()
+    assert variables["AWS_EXECUTION_ENV"] == "AWS_Lambda_python{}.{}".format(*sys.version_info)
+    assert variables["AWS_REGION"] == variables["AWS_DEFAULT_REGION"] == "local"
     assert variables["BROKER_ENVIRONMENT"] == environment.id
+
+
+def test_region_and_time_zone_are_the_functions_own_or_the_same_everywhere(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    code = """
+        import os, time
+        def handler(event, c): return [os.environ["AWS_DEFAULT_REGION"], c.invoked_function_arn, time.tzname[0]]
+        """
+    usual = driver.warm(code)
+    assert driver.result(usual) == ["local", "arn:aws:lambda:local:000000000000:function:fn", "UTC"]
+    named = driver.warm(code, variables={"AWS_REGION": "eu-central-1", "TZ": "Asia/Tokyo"})
+    arn = "arn:aws:lambda:eu-central-1:000000000000:function:fn"
+    assert driver.result(named) == ["eu-central-1", arn, "JST"]
 
 
 def test_variables_that_libc_and_python_read_early_still_count(driver: Driver) -> None:

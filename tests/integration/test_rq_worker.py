@@ -91,6 +91,16 @@ def test_a_stock_worker_runs_retries_and_buries_as_ours_does(project):
     assert project.result(bad) == "bad"
 
 
+def test_a_stock_worker_hands_over_the_client_context(project):
+    project.configure("def handler(event, context): return context.client_context.custom\n")
+    event = new_event(source="cli", type="invoke", data=None)
+    order = project.publisher.order_for("f", event, client=b'{"custom":[7]}')
+    Ledger(project.client).publish([[order]])
+    assert fetch(project, order.id).kwargs == {"client_context": {"custom": [7]}}
+    work(project, "f")
+    assert fetch(project, order.id).return_value() == [7]
+
+
 def test_whoever_waits_for_the_end_is_told_by_a_stock_worker_too(project):
     project.configure(CODE, retry={"attempts": 1})
     heard = []
