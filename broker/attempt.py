@@ -31,6 +31,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the error: `TimedOut`, or the exception's type."""
     body: bytes
     """AWS Lambda's error object as JSON: `{"errorType", "errorMessage", "stackTrace"}`."""
+    verdicts: tuple[str, ...] = ("HandlerFailed",)
+    """What kind of end it was, the most particular first, in the names of broker/errors.py; see `retry.by`."""
     crashed: bool = False
 
     @classmethod
@@ -38,12 +40,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         """Return the failure that an error of ours stands for; `body` when the handler's own error is known."""
         name = type(error).__name__
         body = body or msgspec.json.encode({"errorType": name, "errorMessage": str(error)})
-        return cls(reason=name, body=body, crashed=isinstance(error, EnvironmentDied | WorkerLost))
+        verdicts = tuple(kind.__name__ for kind in type(error).__mro__ if issubclass(kind, FunctionError))
+        crashed = isinstance(error, EnvironmentDied | WorkerLost)
+        return cls(reason=name, body=body, verdicts=verdicts, crashed=crashed)
 
     @classmethod
     def raised(cls, body: bytes) -> Failure:
         """Return the failure that a handler's error object stands for."""
-        return cls(reason=msgspec.json.decode(body, type=_Error).errorType, body=body)
+        reason = msgspec.json.decode(body, type=_Error).errorType
+        verdict = "OutOfMemory" if reason == "OutOfMemory" else "HandlerFailed"
+        return cls(reason=reason, body=body, verdicts=(verdict,))
 
 
 class _Error(msgspec.Struct):
@@ -186,7 +192,7 @@ class Attempt:
         delay = retry.delay(failures)
         age = time.time() + delay - one.accepted_ms / 1000
         too_old = max_age is not None and age > max_age
-        if failures >= retry.attempts or too_old or (failure.crashed and one.crashes + 1 >= POISON):
+        if failures >= retry.tries(failure.verdicts) or too_old or (failure.crashed and one.crashes + 1 >= POISON):
             return self._dead(one, failure, follow)
         return Settlement(
             verdict="retry",

@@ -19,7 +19,9 @@
         ├── HandlerFailed    the handler raised
         ├── TimedOut         the attempt ran longer than the function's timeout
         ├── OutOfMemory      the environment outgrew the function's memory
-        ├── EnvironmentDied  the environment exited or was killed by a signal
+        ├── EnvironmentDied  the environment was lost: it broke its connection, or its nursery died
+        │   ├── Exited       the process exited by itself
+        │   └── Killed       a signal ended it that broker did not send
         ├── WorkerLost       the worker of the attempt died (three times: a poison pill)
         ├── Foreign          what lies in the function's queue is no invocation of it
         ├── Expired          it was not run within the function's max_age
@@ -146,7 +148,15 @@ class OutOfMemory(FunctionError):
 
 
 class EnvironmentDied(FunctionError):
-    """The environment exited or was killed."""
+    """The environment was lost."""
+
+
+class Exited(EnvironmentDied):
+    """The environment's process exited."""
+
+
+class Killed(EnvironmentDied):
+    """The environment's process was killed by a signal."""
 
 
 class WorkerLost(FunctionError):
@@ -163,3 +173,14 @@ class Expired(FunctionError):
 
 class Stopped(FunctionError):
     """The invocation was stopped on request."""
+
+
+def verdicts() -> list[str]:
+    """Return the ways in which an attempt can fail so that it may be tried again: what `retry.by` can tell apart."""
+    found: list[type[FunctionError]] = [*FunctionError.__subclasses__()]
+    for kind in found:
+        found += kind.__subclasses__()
+    return sorted({kind.__name__ for kind in found} - _FINAL)
+
+
+_FINAL = {"WorkerLost", "Foreign", "Expired", "Stopped"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -26,6 +27,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     base: Duration = Duration(1)
     max: Duration = Duration(300)
     jitter: bool = True
+    by: dict[str, Count] = {}
+    """How many tries instead, when the last one has ended in that way: `{ OutOfMemory = 1 }`."""
+
+    def tries(self, verdicts: Iterable[str]) -> int:
+        """Return how often an invocation is tried whose last try ended so; the first name in `by` decides."""
+        return next((self.by[name] for name in verdicts if name in self.by), self.attempts)
 
     def delay(self, failures: int, rng: random.Random | None = None) -> float:
         """Return the seconds to wait after the `failures`-th failure (1 is the first)."""

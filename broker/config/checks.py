@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from broker.config.table import MISSING, Reader
-from broker.errors import PatternError
-from broker.function import Function
+from broker.errors import PatternError, verdicts
+from broker.function import Function, Retry
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
 from broker.quantity import Duration, Size
@@ -71,9 +71,18 @@ def _check_function(reader: Reader, function: Function, root: Path) -> None:
     for name, value in function.variables.items():
         if not name or "=" in name or "\0" in name + value:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
-    retry = function.retry
+    _check_retry(reader, function.retry, place)
+
+
+def _check_retry(reader: Reader, retry: Retry, place: str) -> None:
     if retry.backoff == []:
         reader.wrong(f"{place}.retry.backoff", "expected at least one wait, got an empty list")
+    for name in retry.by:
+        if name not in verdicts():
+            where = inside(f"{place}.retry.by", name)
+            reader.wrong(
+                where, "no way for an attempt to fail", nearest(name, verdicts()) or f"known: {', '.join(verdicts())}"
+            )
     if retry.backoff == "exponential" and retry.base > retry.max:
         base, most = (reader.show(str(getattr(retry, key)), f"{place}.retry.{key}") for key in ("base", "max"))
         reader.wrong(f"{place}.retry", f"base is longer than max: {base}, {most}")

@@ -14,7 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from broker.errors import EnvironmentDied, FunctionError, HandlerMissing, InitFailed, OutOfMemory, TimedOut
+from broker.errors import (
+    EnvironmentDied,
+    Exited,
+    FunctionError,
+    HandlerMissing,
+    InitFailed,
+    Killed,
+    OutOfMemory,
+    TimedOut,
+)
 from broker.function import Function
 from broker.runtime import limits
 from broker.runtime.channel import INIT, Broken, Channel, Printed, Reply
@@ -272,8 +281,8 @@ class Environment:
         if self._by_us:
             return EnvironmentDied("closed its connection to the broker")
         if code < 0:
-            return EnvironmentDied(f"was killed by {_signal_name(-code)}")
-        return EnvironmentDied(f"exited with status {code}")
+            return Killed(f"was killed by {_signal_name(-code)}")
+        return Exited(f"exited with status {code}")
 
     def _too_late(self) -> TimedOut:
         if not self.ready:

@@ -117,7 +117,7 @@ def test_whoever_waits_for_the_end_is_told_by_a_stock_worker_too(project):
     doorbell.close()
 
 
-@pytest.mark.parametrize(("data", "reason"), [("exit", "EnvironmentDied"), ("slow", "TimedOut")])
+@pytest.mark.parametrize(("data", "reason"), [("exit", "Exited"), ("slow", "TimedOut")])
 def test_limits_are_enforced_under_a_stock_worker(project, data, reason):
     project.configure(CODE, retry={"attempts": 1}, timeout="1500ms")
     (id,) = project.push(data)

@@ -62,8 +62,8 @@ def test_a_failure_is_retried_with_its_attempt_told_and_then_buried(project):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("import os\ndef handler(event, context): os._exit(3)", "EnvironmentDied"),
-        ("import os, signal\ndef handler(event, context): os.kill(os.getpid(), signal.SIGSEGV)", "EnvironmentDied"),
+        ("import os\ndef handler(event, context): os._exit(3)", "Exited"),
+        ("import os, signal\ndef handler(event, context): os.kill(os.getpid(), signal.SIGSEGV)", "Killed"),
         ("import time\ndef handler(event, context): time.sleep(60)", "TimedOut"),
         ("def handler(event, context):\n  while True: pass", "TimedOut"),
         ("def handler(event, context): return object()", "Runtime.MarshalError"),

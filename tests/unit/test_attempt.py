@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.attempt import Attempt, Failure, traceback_text
-from broker.errors import EnvironmentDied, TimedOut
+from broker.errors import EnvironmentDied, Exited, InitFailed, Killed, OutOfMemory, TimedOut
+from broker.errors import verdicts as ways_to_fail
 from broker.function import Batch, Function, Retry
 from broker.ledger import Claimed, Order
 from broker.quantity import Duration
@@ -63,6 +64,36 @@ def test_three_crashes_make_a_dead_letter_whatever_the_retry_policy_says():
     ]
     assert ends == [["retry"], ["retry"], ["dead"]]
     assert not Failure.of(TimedOut("late")).crashed
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries"),
+    [
+        (BAD, 4),
+        (Failure.raised(b'{"errorType":"OutOfMemory"}'), 1),
+        (Failure.of(OutOfMemory("grew")), 1),
+        (Failure.of(TimedOut("late")), 2),
+        (Failure.of(InitFailed("no")), 5),
+    ],
+)
+def test_how_often_it_is_tried_may_hang_on_how_it_ended(failure, tries):
+    policy = Retry(attempts=5, by={"OutOfMemory": 1, "TimedOut": 2, "HandlerFailed": 4})
+    ends = [
+        verdicts(Attempt(function(retry=policy), [claimed(failures=failures)]).fail(failure, nothing))[0]
+        for failures in range(5)
+    ]
+    assert ends == ["retry"] * (tries - 1) + ["dead"] * (6 - tries)
+
+
+def test_only_ways_to_fail_that_may_be_tried_again_can_be_told_apart():
+    assert {"WorkerLost", "Foreign", "Expired", "Stopped", "FunctionError"}.isdisjoint(ways_to_fail())
+    assert {"HandlerFailed", "OutOfMemory", "Killed"} <= set(ways_to_fail())
+
+
+def test_what_is_said_of_all_ways_to_lose_an_environment_holds_for_each_unless_that_one_is_named():
+    policy = Retry(attempts=9, by={"EnvironmentDied": 1, "Killed": 3})
+    died, exited, killed = (policy.tries(Failure.of(kind("x")).verdicts) for kind in (EnvironmentDied, Exited, Killed))
+    assert (died, exited, killed) == (1, 1, 3)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,10 @@ def test_a_handler_file_that_is_nearly_there_is_suggested(mistakes):
         ('variables = { "A=B" = "x" }', 'variables."A=B": not possible as an environment variable'),
         ('variables = { A = "\\u0000" }', "variables.A: not possible as an environment variable"),
         ("retry = { backoff = [] }", "retry.backoff: expected at least one wait, got an empty list"),
+        (
+            "retry = { by = { OutOfMemry = 1 } }",
+            'retry.by.OutOfMemry: no way for an attempt to fail (did you mean "OutOfMemory"?)',
+        ),
         ('retry = { base = "10m" }', 'retry: base is longer than max: "10m", "5m"'),
         ('on_success = "g"', 'on_success: there is no function "g" (or queue:NAME of a queue source)'),
         ('on_success = "f"', "on_success: the function would run itself for ever"),
