@@ -20,7 +20,7 @@ from broker import identity, logs
 from broker.attempt import Attempt, Failure
 from broker.doorbell import MISSED, Doorbell
 from broker.errors import Stopped, StoreUnavailable
-from broker.ledger import Ledger, Settlement, available
+from broker.ledger import Claimed, Ledger, Settlement, Want, available
 from broker.ledger.ledger import WAKE, function_of
 from broker.publisher import Publisher
 from broker.runtime.messages import Died, Done, Lines, Message
@@ -147,23 +147,26 @@ class Worker(rq.Worker):
         for name in [name for name, due in self._due.items() if due <= now]:
             del self._due[name]
             self._hungry.add(name)
-        for function, vacancies in self._wants(now):
-            self._claim_for(function, vacancies, now)
+        wants = self._wants(now)
+        if wants:
+            asked = [_want(function, vacancies) for function, vacancies in wants]
+            answer = self.ledger.claim(self.name, asked, self._execution_number)
+            self._execution_number += len(answer.claimed)
+            self._due.update((name, now + seconds) for name, seconds in answer.due_in.items())
+            claimed: dict[str, list[Claimed]] = {}
+            for one in answer.claimed:
+                claimed.setdefault(function_of(one.queue), []).append(one)
+            for function, vacancies in wants:
+                self._start_all(function, claimed.get(function.name, []), vacancies, now)
         self._pool.flush()
 
-    def _claim_for(self, function: Function, vacancies: int, now: float) -> None:
+    def _start_all(self, function: Function, claimed: list[Claimed], vacancies: int, now: float) -> None:
+        """Start what was claimed of a function, and note whether more of it may be waiting."""
         batch = function.batch
-        want, size, window = (batch.size, batch.size, int(batch.window * 1000)) if batch else (vacancies, 0, 0)
-        lanes = [(queue, want, function.concurrency or 0, size, window) for queue in function.queues]
-        interval = function.rate.interval if function.rate else 0
-        answer = self.ledger.claim(self.name, lanes, self._execution_number, interval)
-        claimed = answer.claimed
-        self._execution_number += len(claimed)
-        self._pool.note_demand(function, more=len(claimed) >= want, now=now)
-        if len(claimed) < want:
+        more = len(claimed) >= (batch.size if batch else vacancies)
+        self._pool.note_demand(function, more=more, now=now)
+        if not more:
             self._hungry.discard(function.name)
-        if answer.due_in is not None:
-            self._due[function.name] = now + answer.due_in
         together = [one for one in claimed if batch and not one.foreign]
         if together:
             self._start(Attempt(function, together), now)
@@ -334,3 +337,15 @@ def main(config: Config, *, burst: bool = False, name: str | None = None) -> int
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     Worker(config, connection.connect(config, wait=True), name=name).work(burst=burst)
     return 0
+
+
+def _want(function: Function, vacancies: int) -> Want:
+    """Return what to ask the ledger for."""
+    return Want(
+        function=function.name,
+        queues=function.queues,
+        most=function.batch.size if function.batch else vacancies,
+        concurrency=function.concurrency or 0,
+        batch=function.batch,
+        interval=function.rate.interval if function.rate else 0,
+    )

@@ -1,14 +1,16 @@
 -- claim: lease waiting invocations to a worker, at most as many of each queue as it asks for.
--- ARGV: worker, now (ISO 8601), first execution number, interval in us from one start of a function to the next (0: no
--- limit), n, then n times: queue, how many, concurrency (0: no limit), batch size (0: none), batch window in ms. The
--- queues of one function follow each other and share what is asked for.
--- Answers: ms until something that waits falls due (-1: nothing does), then the claimed:
--- {queue, id, execution, data, attempt, failures, crashes, at (ms), told (0/1: somebody waits for its end)}.
-local worker, now_iso, execution, interval, n = take(), take(), take_number(), take_number(), take_number()
-local next_due = -1
+-- ARGV: worker, now (ISO 8601), first execution number, n, then of n functions: name, how many, concurrency (0: no
+-- limit), batch size (0: none), batch window in ms, interval in us from one start to the next (0: no limit), m, m queues.
+-- Executions are WORKER.NUMBER in hexadecimal; each invocation has the next number, and those of a batch share one.
+-- Answers {function, ms until something of it that waits falls due, ...}, {queue, number of the first execution, claimed,
+-- ...}. Claimed are, flat: id, data, at (ms), and what is seldom: '' or 'attempt failures crashes told' (told is 1 when
+-- somebody waits for its end).
+local worker, now_iso, execution = take(), take(), take_number()
+local name -- the function that is at hand
+local due_of = {} -- function -> ms
 local function due_in(ms)
   if ms < 0 then ms = 0 end
-  if next_due < 0 or ms < next_due then next_due = ms end
+  if not due_of[name] or ms < due_of[name] then due_of[name] = ms end
 end
 
 local function move_due(queue)
@@ -37,7 +39,7 @@ local function is_batch_due(queue, size, window)
 end
 
 -- How many attempts of a function run, on all hosts; the invocations of a batch are one attempt and share its execution.
-local function running(name, batch)
+local function running(batch)
   local sum, seen = 0, {}
   for _, lane in ipairs({ name .. '.high', name, name .. '.low' }) do
     if batch == 0 then
@@ -56,72 +58,86 @@ end
 -- The rate: the moment from which on the next start may be is kept. A start that comes up to LATE after it does not put
 -- off those that follow; so in a time t there are at most (t + LATE) / interval + 1 starts.
 local LATE = 10000 -- us
-local rates = {} -- function -> {at: that moment in us, allowed: how many starts now, starts, queues}
-local function rate_of(name)
+local function read_rate(interval)
   local at = tonumber(call('GET', RATE .. name) or 0)
   -- Long ago: it has rested. Ahead of us by more than an interval: the clock was set back, or the rate was raised.
   if micros - at > LATE or at - micros > interval then at = micros end
-  local allowed = at > micros and 0 or math.floor((micros - at) / interval) + 1
-  rates[name] = { at = at, allowed = allowed, starts = 0, queues = {} }
-  return rates[name]
+  return at, at > micros and 0 or math.floor((micros - at) / interval) + 1
 end
-local function write_rates()
-  for name, rate in pairs(rates) do
-    local at = rate.at + rate.starts * interval
-    if rate.starts > 0 then
-      call('SET', RATE .. name, string.format('%.0f', at), 'PX', math.ceil((at - micros + LATE) / 1000))
-    end
-    for _, queue in ipairs(at > micros and rate.queues or {}) do
-      if call('LLEN', QUEUE .. queue) > 0 then due_in(math.ceil((at - micros) / 1000)) end
-    end
+local function write_rate(at, interval, starts, queues)
+  at = at + starts * interval
+  if starts > 0 then
+    call('SET', RATE .. name, string.format('%.0f', at), 'PX', math.ceil((at - micros + LATE) / 1000))
+  end
+  for _, queue in ipairs(at > micros and queues or {}) do
+    if call('LLEN', QUEUE .. queue) > 0 then due_in(math.ceil((at - micros) / 1000)) end
   end
 end
 
-local claimed, leases = {}, {}
-local left = {} -- function -> how many it may still get
-for _ = 1, n do
-  local queue, want, concurrency, batch, window = take(), take_number(), take_number(), take_number(), take_number()
-  move_due(queue)
-  local name = string.match(queue, '^[^.]+')
-  if left[name] == nil then
-    left[name] = want
-    if concurrency > 0 then
-      local free = concurrency - running(name, batch)
-      left[name] = batch == 0 and math.min(want, free) or free > 0 and want or 0
-    end
-    if interval > 0 then
-      local allowed = rate_of(name).allowed
-      left[name] = batch == 0 and math.min(left[name], allowed) or allowed > 0 and left[name] or 0
-    end
-  end
-  local rate = rates[name]
-  if rate then rate.queues[#rate.queues + 1] = queue end
-  if left[name] > 0 and (batch == 0 or is_batch_due(queue, batch, window)) then
-    for _, id in ipairs(call('LPOP', QUEUE .. queue, left[name]) or {}) do
-      local key = JOB .. id
-      local job = call('HMGET', key, 'status', 'data', 'at', 'attempt', 'told')
-      if job[2] and job[1] == 'queued' then
-        local attempt, failures, crashes = 1, 0, 0
-        if job[4] then
-          local past = call('HMGET', key, 'failures', 'crashes')
-          attempt, failures, crashes = tonumber(job[4]) + 1, tonumber(past[1]) or 0, tonumber(past[2]) or 0
-        end
-        local lease = string.format('%s.%x', worker, execution)
-        if batch == 0 then execution = execution + 1 end
-        if rate then rate.starts = batch == 0 and rate.starts + 1 or 1 end
-        left[name] = left[name] - 1
-        call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
-        append(leases, queue, '+inf', id .. ':' .. lease) -- what runs out is the worker's own lease, in broker:workers
-        claimed[#claimed + 1] = {
-          queue, id, lease, job[2], attempt, failures, crashes, job[3] or '', job[5] and 1 or 0,
-        }
-      else
-        add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
+local groups, leases = {}, {}
+
+-- Lease up to `want` of a queue, and append them to the answer. Returns how many; those of a batch share one execution.
+local function lease(queue, want, batch)
+  local claimed, first, count = {}, execution, 0
+  local member = ':' .. worker .. '.'
+  for _, id in ipairs(call('LPOP', QUEUE .. queue, want) or {}) do
+    local key = JOB .. id
+    local job = call('HMGET', key, 'status', 'data', 'at', 'attempt', 'told')
+    if job[2] and job[1] == 'queued' then
+      local attempt, seldom = 1, ''
+      if job[4] then
+        local past = call('HMGET', key, 'failures', 'crashes')
+        attempt = tonumber(job[4]) + 1
+        seldom = attempt .. ' ' .. (past[1] or 0) .. ' ' .. (past[2] or 0) .. ' ' .. (job[5] and 1 or 0)
+      elseif job[5] then
+        seldom = '1 0 0 1'
       end
+      call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
+      -- What runs out is the worker's own lease, in broker:workers.
+      append(leases, queue, '+inf', id .. member .. string.format('%x', batch > 0 and first or first + count))
+      local last = 4 * count
+      claimed[last + 1], claimed[last + 2], claimed[last + 3], claimed[last + 4] = id, job[2], job[3] or '', seldom
+      count = count + 1
+    else
+      add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
     end
   end
+  if count > 0 then
+    local last = #groups
+    groups[last + 1], groups[last + 2], groups[last + 3] = queue, first, claimed
+    if batch == 0 then execution = execution + count end
+  end
+  return count
+end
+
+for _ = 1, take_number() do
+  name = take()
+  local left, concurrency, batch, window = take_number(), take_number(), take_number(), take_number()
+  local interval, queues, starts, at, allowed = take_number(), {}, 0, nil, nil
+  for i = 1, take_number() do queues[i] = take() end
+  if concurrency > 0 then
+    local free = concurrency - running(batch)
+    left = batch == 0 and math.min(left, free) or free > 0 and left or 0
+  end
+  if interval > 0 then
+    at, allowed = read_rate(interval)
+    left = batch == 0 and math.min(left, allowed) or allowed > 0 and left or 0
+  end
+  for _, queue in ipairs(queues) do
+    move_due(queue)
+    if left > 0 and (batch == 0 or is_batch_due(queue, batch, window)) then
+      local count = lease(queue, left, batch)
+      left, starts = left - count, starts + count
+    end
+  end
+  if batch > 0 and starts > 0 then
+    starts = 1
+    execution = execution + 1
+  end
+  if interval > 0 then write_rate(at, interval, starts, queues) end
 end
 each_thousand(leases, function(queue, ...) call('ZADD', WIP .. queue, ...) end)
-write_rates()
 finish_call()
-return { next_due, claimed }
+local waits = {}
+for owner, ms in pairs(due_of) do waits[#waits + 1], waits[#waits + 2] = owner, ms end
+return { waits, groups }

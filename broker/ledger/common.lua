@@ -20,6 +20,8 @@ local function take()
 end
 local function take_number() return tonumber(take()) end
 
+local function function_of(queue) return string.match(queue, '^[^.]+') end
+
 -- table[key][field] = sum
 local sums = {}
 local function add(key, field, n)

@@ -6,6 +6,7 @@ What the scripts do and which keys they write is told in docs/ledger.md.
 from __future__ import annotations
 
 import base64
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from redis import exceptions
 from redis.exceptions import ResponseError
 
 from broker.errors import StoreUnavailable
+from broker.function import Batch
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -60,6 +62,21 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The channel on which a publisher waits for the outcome; empty: none does."""
 
 
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker asks for of one function."""
+
+    function: str
+    queues: tuple[str, ...]
+    """The most urgent first."""
+    most: int
+    """How many invocations it can take."""
+    concurrency: int = 0
+    """How many attempts may run at once, over all hosts; 0: no limit."""
+    batch: Batch | None = None
+    interval: float = 0
+    """Seconds from one start to the next, over all hosts; 0: no limit."""
+
+
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """An invocation leased to this worker."""
 
@@ -94,8 +111,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `Ledger.claim`."""
 
     claimed: list[Claimed]
-    due_in: float | None
-    """Seconds until something that waits in these queues falls due; None: nothing does."""
+    due_in: dict[str, float]
+    """Function -> seconds until something of it that waits falls due; only of functions of which something does."""
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,41 +220,23 @@ class Ledger:
         answers = iter(self._run("publish", [_now(), *lines.arguments(), count, *arguments]))
         return [[next(answers) for _ in orders] for orders in events]
 
-    def claim(
-        self, worker: str, wants: Iterable[tuple[str, int, int, int, int]], execution: int, interval: float = 0
-    ) -> Claim:
-        """Lease waiting invocations to `worker`.
-
-        `wants` holds (queue, how many, concurrency or 0, batch size or 0, batch window in ms), the most urgent first.
-        Executions are numbered from `execution`. `interval` is the time in seconds from one start of a function to the
-        next, over all workers; 0: no limit.
-        """
-        wants = list(wants)
-        flat = [value for want in wants for value in want]
-        due_ms, rows = self._run("claim", [worker, _now(), execution, interval * 1e6, len(wants), *flat])
-        claimed = []
-        for queue, id_, name, data, attempt, failures, crashes, at, told in rows:
-            queue_name = queue.decode()
-            try:
-                (event, client), foreign = call_of(data, function_of(queue_name)), False
-            except (ValueError, zlib.error):
-                event, client, foreign = b"null", b"", True
-            claimed.append(
-                Claimed(
-                    queue=queue_name,
-                    id=id_.decode(),
-                    execution=name.decode(),
-                    event=event,
-                    foreign=foreign,
-                    attempt=attempt,
-                    failures=failures,
-                    crashes=crashes,
-                    told=told == 1,
-                    accepted_ms=int(at or 0),
-                    client=client,
-                )
-            )
-        return Claim(claimed=claimed, due_in=None if due_ms < 0 else due_ms / 1000)
+    def claim(self, worker: str, wants: Sequence[Want], execution: int) -> Claim:
+        """Lease waiting invocations to `worker`; executions are numbered from `execution`."""
+        arguments: list[Any] = []
+        for want in wants:
+            batch = want.batch
+            size, window = (batch.size, int(batch.window * 1000)) if batch else (0, 0)
+            arguments += (want.function, want.most, want.concurrency, size, window, want.interval * 1e6)
+            arguments += (len(want.queues), *want.queues)
+        waits, groups = self._run("claim", [worker, _now(), execution, len(wants), *arguments])
+        batched = {want.function for want in wants if want.batch}
+        claimed: list[Claimed] = []
+        for queue_name, first, jobs in zip(groups[::3], groups[1::3], groups[2::3], strict=True):
+            queue = queue_name.decode()
+            step = 0 if function_of(queue) in batched else 1
+            claimed += _claimed(queue, f"{worker}.", first, step, jobs)
+        due_in = {name.decode(): ms / 1000 for name, ms in zip(waits[::2], waits[1::2], strict=True)}
+        return Claim(claimed=claimed, due_in=due_in)
 
     def settle(
         self, worker: str, settlements: Sequence[Settlement], log: Sequence[tuple[str, bytes]] = ()
@@ -250,14 +249,33 @@ class Ledger:
             return []
         moment = datetime.now(UTC)
         lines = _Lines()
-        arguments: list[Any] = [len(settlements)]
-        for settlement in settlements:
-            arguments += _settlement(settlement, lines)
+        usual: dict[tuple[str, int, int], list[int]] = {}
+        others = []
+        prefix = f"{worker}."
+        for position, one in enumerate(settlements):
+            if _is_usual(one, prefix):
+                usual.setdefault((one.queue, _seconds(one.keep), one.megabytes), []).append(position)
+            else:
+                others.append(position)
+        arguments: list[Any] = [len(usual)]
+        for (queue, keep, megabytes), positions in usual.items():
+            arguments += (queue, keep, megabytes, len(positions))
+            for position in positions:
+                one = settlements[position]
+                billed = "" if one.billed_ms is None else one.billed_ms
+                arguments += (one.id, one.execution[len(prefix) :], billed)
+        arguments.append(len(others))
+        for position in others:
+            arguments += _settlement(settlements[position], lines)
         arguments.append(len(log))
         for entry in log:
             arguments += entry
         head = [worker, iso(moment), moment.date().isoformat(), self._log_entries, *lines.arguments()]
-        return [answer == 1 for answer in self._run("settle", head + arguments)]
+        sent = [*itertools.chain.from_iterable(usual.values()), *others]
+        written = [True] * len(settlements)
+        for number in self._run("settle", head + arguments):
+            written[sent[number - 1]] = False
+        return written
 
     def recover(self, *, worker: str = "", lease: float = 0, dead: Sequence[str] = ()) -> list[tuple[str, str, int]]:
         """Renew the worker's lease (seconds) and take back what dead workers held.
@@ -339,8 +357,47 @@ class _Lines:
         """Return the arguments that go before the orders."""
         arguments: list[Any] = [len(self._numbers)]
         for queue, description, timeout, keep, max_queue in self._numbers:
-            arguments += (queue, description, max(1, round(timeout)), max(1, round(keep)), max_queue)
+            arguments += (queue, description, max(1, round(timeout)), _seconds(keep), max_queue)
         return arguments
+
+
+def _claimed(queue: str, prefix: str, number: int, step: int, jobs: Sequence[bytes]) -> Iterator[Claimed]:
+    """Yield what claim.lua tells of one queue; executions are numbered from `number` by `step`."""
+    function = function_of(queue)
+    for id_, data, at, seldom in zip(jobs[::4], jobs[1::4], jobs[2::4], jobs[3::4], strict=True):
+        attempt, failures, crashes, told = map(int, seldom.split()) if seldom else (1, 0, 0, 0)
+        try:
+            (event, client), foreign = call_of(data, function), False
+        except (ValueError, zlib.error):
+            event, client, foreign = b"null", b"", True
+        yield Claimed(
+            queue=queue,
+            id=id_.decode(),
+            execution=f"{prefix}{number:x}",
+            event=event,
+            foreign=foreign,
+            attempt=attempt,
+            failures=failures,
+            crashes=crashes,
+            told=told == 1,
+            accepted_ms=int(at or 0),
+            client=client,
+        )
+        number += step
+
+
+def _is_usual(one: Settlement, prefix: str) -> bool:
+    """Return whether nothing is to be written but that it has finished; settle.lua does that faster."""
+    return (
+        one.verdict == "finished"
+        and one.result in {b"null", b""}
+        and not (one.told or one.again or one.cold or one.failed or one.orders)
+        and one.execution.startswith(prefix)
+    )
+
+
+def _seconds(keep: float) -> int:
+    return max(1, round(keep))
 
 
 def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
@@ -362,7 +419,7 @@ def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
         settlement.id,
         settlement.execution,
         base64.b64encode(settlement.result) if finished and settlement.result != b"null" else b"",
-        max(1, round(settlement.keep)),
+        _seconds(settlement.keep),
         "" if settlement.billed_ms is None else settlement.billed_ms,
         settlement.megabytes,
         msgspec.json.encode(details) if details else b"",

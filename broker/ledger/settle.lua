@@ -1,18 +1,20 @@
 -- settle: write down how attempts ended, and give their leases back.
 -- ARGV: worker, now (ISO 8601), day (UTC), log entries kept, order lines, then
+--   p, p groups of what is usual, finished without a result or anything else to do: queue, keep (s), MB, m, and m times
+--     id, number of the execution (the rest of its name is the worker's), billed ms;
 --   n, n settlements: verdict, queue, id, execution, result (base64), keep (s), billed ms, MB, details (JSON, or ''),
 --     m, m orders that follow from it;
 --   k, k log entries: function, lines (JSON); they are written whoever holds the leases: what was printed was printed.
 -- Details: error (base64), delay (s), reason, failed, crashed, stopped, cold, again, told, body (for a waiting publisher).
 -- Billed is empty where nothing is metered: for what was not run, and for all of a batch but its first.
--- Answers one number a settlement: 1 written, 0 refused because the lease (or the dead letter) was not there any more.
+-- Answers the positions, counted over groups and settlements, of what was refused because the lease (or the dead letter)
+-- was not there any more.
 --   finished  it succeeded                          release  not started; back to the front, as if never claimed
 --   retry     it runs again after the delay         replay   a dead letter runs again
 --   dead      it is a dead letter now               drop     a dead letter is forgotten
 local worker, now_iso, day, log_entries, lines = take(), take(), take(), take(), take_lines()
 local NOTHING, CENTURY = {}, 100 * 365 * 86400
-
-local function function_of(queue) return string.match(queue, '^[^.]+') end
+local refused, position = {}, 0
 
 local function read_settlement()
   local s = {
@@ -29,25 +31,28 @@ local function read_settlement()
   return s
 end
 
--- Which leases are still held, of all settlements of a queue in one call; and which were cancelled meanwhile.
+-- Give leases of one queue back; return which of them were still held, and not cancelled meanwhile.
+local function give_back(queue, ids, members)
+  local is_held, any_canceled = {}, call('EXISTS', 'rq:canceled:' .. queue) == 1
+  for first = 1, #ids, 1000 do
+    local last = math.min(first + 999, #ids)
+    local held = call('ZMSCORE', WIP .. queue, unpack(members, first, last))
+    local gone = any_canceled and call('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids, first, last)) or NOTHING
+    for i = first, last do is_held[i] = held[i - first + 1] and not gone[i - first + 1] end
+    call('ZREM', WIP .. queue, unpack(members, first, last))
+  end
+  return is_held
+end
+
 local function find_leases(settlements)
   local rows = {} -- queue -> its settlements that hold a lease
   for _, s in ipairs(settlements) do
     if s.execution ~= '' then append(rows, s.queue, s) end
   end
   for queue, row in pairs(rows) do
-    local canceled = call('EXISTS', 'rq:canceled:' .. queue) == 1
-    for first = 1, #row, 1000 do
-      local members, ids = {}, {}
-      for i = first, math.min(first + 999, #row) do
-        members[#members + 1] = row[i].id .. ':' .. row[i].execution
-        ids[#ids + 1] = row[i].id
-      end
-      local held = call('ZMSCORE', WIP .. queue, unpack(members))
-      local gone = canceled and call('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids)) or NOTHING
-      for i = 1, #members do row[first + i - 1].held = held[i] and not gone[i] end
-      call('ZREM', WIP .. queue, unpack(members))
-    end
+    local ids, members = {}, {}
+    for i, s in ipairs(row) do ids[i], members[i] = s.id, s.id .. ':' .. s.execution end
+    for i, held in pairs(give_back(queue, ids, members)) do row[i].held = held end
   end
 end
 
@@ -118,18 +123,19 @@ function settle.drop(s)
 end
 
 local meters = {} -- queue -> its function's sums
-local function meter(s)
-  local sum = meters[s.queue]
+local function meter(queue)
+  local sum = meters[queue]
   if not sum then
-    local usage = 'broker:usage:' .. day .. ':' .. function_of(s.queue)
+    local usage = 'broker:usage:' .. day .. ':' .. function_of(queue)
     sum = sums[usage] or { requests = 0, billed_ms = 0, mb_ms = 0 }
-    sums[usage], meters[s.queue] = sum, sum
+    sums[usage], meters[queue] = sum, sum
   end
+  return sum
+end
+local function bill(sum, ms, megabytes)
   sum.requests = sum.requests + 1
-  sum.billed_ms = sum.billed_ms + s.billed
-  sum.mb_ms = sum.mb_ms + s.billed * s.megabytes
-  if s.details.failed then sum.errors = (sum.errors or 0) + 1 end
-  if s.details.cold then sum.cold_starts = (sum.cold_starts or 0) + 1 end
+  sum.billed_ms = sum.billed_ms + ms
+  sum.mb_ms = sum.mb_ms + ms * megabytes
 end
 
 -- Whether the invocation's record is still there; of one that finished, it is kept for as long as asked from now on.
@@ -138,27 +144,60 @@ local function has_record(s)
   return call('EXISTS', JOB .. s.id) == 1
 end
 
-local settlements, answers = {}, {}
+local function settle_usual(queue, keep, megabytes, n)
+  local ids, members, bills, done = {}, {}, {}, 0
+  local sum, ends, prefix = meter(queue), now + keep, ':' .. worker .. '.'
+  for i = 1, n do
+    ids[i] = take()
+    members[i] = ids[i] .. prefix .. take()
+    bills[i] = take_number()
+  end
+  local is_held = give_back(queue, ids, members)
+  for i = 1, n do
+    local id, key = ids[i], JOB .. ids[i]
+    if not is_held[i] then
+      refused[#refused + 1] = position + i
+    elseif call('EXPIRE', key, keep) == 0 then
+      refused[#refused + 1] = position + i
+      add(BOOKS .. queue, 'vanished', 1) -- deleted by another tool while it ran
+    else
+      call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
+      append(finished, queue, ends, id)
+      if bills[i] then bill(sum, bills[i], megabytes) end
+      done = done + 1
+    end
+  end
+  position = position + n
+  add(BOOKS .. queue, 'finished', done)
+end
+
+for _ = 1, take_number() do settle_usual(take(), take_number(), take_number(), take_number()) end
+
+local settlements = {}
 for i = 1, take_number() do settlements[i] = read_settlement() end
 find_leases(settlements)
 for i, s in ipairs(settlements) do
-  answers[i] = 0
+  local written = false
   if s.execution == '' then
-    if call('ZREM', FAILED .. s.queue, s.id) == 1 then answers[i] = 1 end
+    written = call('ZREM', FAILED .. s.queue, s.id) == 1
   elseif s.held then
-    if has_record(s) then
-      answers[i] = 1
-    else
-      add(BOOKS .. s.queue, 'vanished', 1) -- deleted by another tool while it ran
-    end
+    written = has_record(s)
+    if not written then add(BOOKS .. s.queue, 'vanished', 1) end -- deleted by another tool while it ran
   end
-  if answers[i] == 1 then
+  if written then
     settle[s.verdict](s)
-    if s.billed then meter(s) end
+    if s.billed then
+      local sum = meter(s.queue)
+      bill(sum, s.billed, s.megabytes)
+      if s.details.failed then sum.errors = (sum.errors or 0) + 1 end
+      if s.details.cold then sum.cold_starts = (sum.cold_starts or 0) + 1 end
+    end
     for _, order in ipairs(s.orders or NOTHING) do
       call('SADD', 'rq:queues', QUEUE .. order.line.queue)
       if not is_known(order) then accept(order, now_iso) end
     end
+  else
+    refused[#refused + 1] = position + i
   end
 end
 for _ = 1, take_number() do
@@ -171,4 +210,4 @@ for queue, row in pairs(finished) do
   call('ZREMRANGEBYSCORE', FINISHED .. queue, '-inf', '(' .. now)
 end
 finish_call()
-return answers
+return refused

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from broker.ledger import Ledger, Order, Settlement, audit
+from broker.function import Batch
+from broker.ledger import Ledger, Order, Settlement, Want, audit
 from broker.ledger.ledger import job_data
 
 
@@ -26,7 +27,9 @@ def publish(ledger, *orders):
 
 
 def claim(ledger, n=10, worker="w", *, queues=("f",), interval=0.0, batch=0, concurrency=0):
-    return ledger.claim(worker, [(queue, n, concurrency, batch, 0) for queue in queues], 1, interval)
+    of_batch = Batch(size=batch) if batch else None
+    want = Want(function="f", queues=queues, most=n, concurrency=concurrency, batch=of_batch, interval=interval)
+    return ledger.claim(worker, [want], 1)
 
 
 def settle(ledger, claimed, verdict="finished", **more):
@@ -46,7 +49,7 @@ def test_a_rate_allows_one_start_an_interval_whoever_asks_and_says_when_the_next
     assert [one.id for one in claim(ledger, worker="a", interval=600).claimed] == ["i0"]
     answer = claim(ledger, worker="b", interval=600)
     assert answer.claimed == []
-    assert 590 < answer.due_in <= 600
+    assert 590 < answer.due_in["f"] <= 600
     pass_time(redis_client, 600)
     assert [one.id for one in claim(ledger, worker="b", interval=600).claimed] == ["i1"]
     assert claim(ledger, worker="a", interval=600).claimed == []
@@ -90,10 +93,10 @@ def test_a_clock_that_was_set_back_stops_no_function_for_longer_than_an_interval
 
 def test_nothing_is_due_while_nothing_waits_or_concurrency_is_what_holds_it_back(ledger, redis_client):
     publish(ledger, order("a"))
-    assert claim(ledger, interval=600).due_in is None
+    assert claim(ledger, interval=600).due_in == {}
     publish(ledger, order("b"))
     pass_time(redis_client, 600)
-    assert claim(ledger, interval=600, concurrency=1).due_in is None
+    assert claim(ledger, interval=600, concurrency=1).due_in == {}
 
 
 def test_two_workers_together_keep_to_the_rate(project):

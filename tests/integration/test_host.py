@@ -11,7 +11,7 @@ from broker.config import load
 from broker.errors import StoreUnavailable
 from broker.event import new_event
 from broker.host import Host, HostContext, Replies
-from broker.ledger import Settlement
+from broker.ledger import Settlement, Want
 from broker.source import Publishing
 from tests.conftest import until
 
@@ -28,7 +28,7 @@ def host(project):
 
 
 def answer(host, result=b"[1]"):
-    (claimed,) = host.publisher._ledger.claim("w", [("f", 1, 0, 0, 0)], 1).claimed
+    (claimed,) = host.publisher._ledger.claim("w", [Want(function="f", queues=("f",), most=1)], 1).claimed
     settlement = Settlement(
         verdict="finished", queue="f", id=claimed.id, execution=claimed.execution, result=result, told=claimed.told
     )

@@ -12,8 +12,10 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from broker.errors import StoreUnavailable
-from broker.ledger import Ledger, Order, Settlement, audit
+from broker.function import Batch
+from broker.ledger import Ledger, Order, Settlement, Want, audit
 from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL, WAKE, job_data
+from broker.quantity import Duration
 
 
 @pytest.fixture
@@ -36,7 +38,10 @@ def publish(ledger, *orders):
 
 
 def claim(ledger, n=10, queue="f", *, worker="w", concurrency=0, batch=0, window=0):
-    return ledger.claim(worker, [(queue, n, concurrency, batch, window)], 1)
+    of_batch = Batch(size=batch, window=Duration(window / 1000)) if batch else None
+    function = queue.partition(".")[0]
+    want = Want(function=function, queues=(queue,), most=n, concurrency=concurrency, batch=of_batch)
+    return ledger.claim(worker, [want], 1)
 
 
 def account(client, queue="f"):
@@ -78,7 +83,7 @@ def test_a_delayed_invocation_waits_and_says_how_long(ledger, redis_client):
     publish(ledger, order("a", delay=60))
     answer = claim(ledger)
     assert answer.claimed == []
-    assert 59 < answer.due_in <= 60
+    assert 59 < answer.due_in["f"] <= 60
     assert account(redis_client).scheduled == 1
 
 
@@ -178,7 +183,7 @@ def test_a_batch_waits_until_it_is_full_or_its_window_is_over(ledger):
     publish(ledger, order("a"))
     waiting = claim(ledger, 2, batch=2, window=60_000)
     assert waiting.claimed == []
-    assert 59 < waiting.due_in <= 60
+    assert 59 < waiting.due_in["f"] <= 60
     publish(ledger, order("b"))
     assert len(claim(ledger, 2, batch=2, window=60_000).claimed) == 2
     publish(ledger, order("c"))

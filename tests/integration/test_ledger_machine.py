@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from broker.ledger import Claimed, Ledger, Order, Settlement, audit
+from broker.ledger import Claimed, Ledger, Order, Settlement, Want, audit
 from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL, job_data
 from tests.conftest import PrivateServer
 
@@ -92,7 +92,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=leases, worker=WORKERS, queue=QUEUES, n=st.integers(1, 3), concurrency=st.sampled_from([0, 0, 2]))
     def claim(self, worker: str, queue: str, n: int, concurrency: int) -> object:
         held = sum(place == "leased" and self.queue[id][0] == queue[0] for id, place in self.place.items())
-        claimed = self.ledger.claim(worker, [(queue, n, concurrency, 0, 0)], self.executions).claimed
+        want = Want(function=queue[0], queues=(queue,), most=n, concurrency=concurrency)
+        claimed = self.ledger.claim(worker, [want], self.executions).claimed
         self.executions += len(claimed)
         waits = [id for id, place in self.place.items() if place == "queued" and self.queue[id] == queue]
         room = n if concurrency == 0 else max(0, min(n, concurrency - held))
