@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from broker import logs
-from broker.errors import EnvironmentDied, Expired, Foreign, FunctionError, Stopped, WorkerLost
+from broker.errors import EnvironmentDied, Expired, Foreign, FunctionError, PayloadFailed, Stopped, WorkerLost
 from broker.event import Event, rfc3339
 from broker.function import Function
 from broker.ledger import Claimed, Order, Settlement
+from broker.payload import Shaper, compose
 from broker.runtime.messages import Died, Done
 
 POISON = 3
@@ -61,7 +62,7 @@ class _Error(msgspec.Struct):
 class Attempt:
     """One try: what is sent to the environment, what was printed, how it ended."""
 
-    __slots__ = ("claimed", "client", "cold", "function", "given", "id", "lines", "number", "unflushed_since")
+    __slots__ = ("claimed", "client", "cold", "function", "given", "id", "lines", "number", "shaped", "unflushed_since")
 
     def __init__(self, function: Function, claimed: Sequence[Claimed]) -> None:
         """Take one claimed invocation, or the several of a batch; the first gives the attempt its id."""
@@ -74,14 +75,27 @@ class Attempt:
         self.unflushed_since: float | None = None
         self.given = 0.0
         """The monotonic moment at which it began, or could have begun at the earliest."""
+        self.shaped: bytes | None = None
+        """What is sent instead of its events, when the function wants what AWS would have sent."""
         self.cold: float | None = None
         """Milliseconds of init, when this attempt had to wait for a new environment."""
 
     def payload(self) -> bytes:
         """Return what the handler gets as its event, as JSON."""
+        if self.shaped is not None:
+            return self.shaped
         data_only = self.function.payload == "data"
         parts = [_data_of(one.event) if data_only else one.event for one in self.claimed]
         return b"[" + b",".join(parts) + b"]" if self.function.batch else parts[0]
+
+    def _shape(self, sources: Mapping[str, Shaper]) -> FunctionError | None:
+        """Give the payload the shape that AWS would have sent; return why that cannot be, if so."""
+        events = [(one.event, one.attempt) for one in self.claimed]
+        try:
+            self.shaped = compose(events, sources, batch=self.function.batch is not None)
+        except Exception as error:  # noqa: BLE001 -- the border to a third party's source
+            return PayloadFailed(f"what AWS would have sent could not be made: {type(error).__name__}: {error}")
+        return None
 
     def begin(self) -> None:
         """Note that it is sent to an environment."""
@@ -108,8 +122,8 @@ class Attempt:
         """Return the seconds since it began."""
         return time.monotonic() - self.given
 
-    def hopeless(self) -> FunctionError | None:
-        """Return why it must not be run at all, if so: it is a poison pill, or too old."""
+    def hopeless(self, sources: Mapping[str, Shaper]) -> FunctionError | None:
+        """Return why it must not be run at all, if so: it is a poison pill, too old, or cannot be handed over."""
         max_age = self.function.max_age
         if any(one.foreign for one in self.claimed):
             return Foreign(f"another program put this job into the queue; it is no invocation of {self.function.name}")
@@ -117,7 +131,7 @@ class Attempt:
             return WorkerLost(f"its worker or its environment died {POISON} times while it ran")
         if max_age is not None and self.age() > max_age:
             return Expired(f"it was not run within max_age ({max_age})")
-        return None
+        return self._shape(sources) if self.function.payload == "aws" else None
 
     def conclude(self, message: Done | Died, follow: Follow) -> list[Settlement]:
         """Settle it as its environment says that it ended."""
@@ -134,7 +148,8 @@ class Attempt:
 
     def succeed(self, result: bytes, follow: Follow, *, duration_ms: float, used: int) -> list[Settlement]:
         """Settle it with its result (JSON); of a batch, those that `batchItemFailures` names have failed."""
-        failed = self._failed_items(result) if self.function.batch else set()
+        partly = self.function.batch or self.shaped is not None
+        failed = self._failed_items(result) if partly and b'"batchItemFailures"' in result else set()
         if failed is None:
             body = {"errorType": "BatchAnswer", "errorMessage": "batchItemFailures names no event of this batch"}
             failure = Failure(reason="BatchAnswer", body=msgspec.json.encode(body))

@@ -24,6 +24,7 @@
         │   └── Killed       a signal ended it that broker did not send
         ├── WorkerLost       the worker of the attempt died (three times: a poison pill)
         ├── Foreign          what lies in the function's queue is no invocation of it
+        ├── PayloadFailed    its source cannot say what AWS would have sent
         ├── Expired          it was not run within the function's max_age
         └── Stopped          somebody stopped it
 
@@ -165,6 +166,10 @@ class WorkerLost(FunctionError):
 
 class Foreign(FunctionError):
     """What lies in the function's queue is no invocation of it."""
+
+
+class PayloadFailed(FunctionError):
+    """The event's source cannot say what AWS would have sent."""
 
 
 class Expired(FunctionError):

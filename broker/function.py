@@ -81,7 +81,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_warm: Duration = Duration(300)
     init_timeout: Duration = Duration(10)
     batch: Batch | None = None
-    payload: Literal["cloudevent", "data"] = "cloudevent"
+    payload: Literal["cloudevent", "data", "aws"] = "cloudevent"
+    """What the handler gets: the event, its data alone, or what AWS would have sent instead."""
     on_success: str | None = None
     """The function, or `queue:NAME`, that gets the result."""
     on_failure: str | None = None

@@ -69,7 +69,7 @@ def invoke(function: str, event: Any, client_context: Any = None) -> Any:
     )
     attempt = Attempt(config.functions[function], [claimed])
     publisher = Publisher(config, ledger)
-    if (hopeless := attempt.hopeless()) is not None:
+    if (hopeless := attempt.hopeless(config.sources)) is not None:
         (settlement,) = attempt.bury(Failure.of(hopeless), publisher.follow)
     else:
         message = _run(config.root, attempt, lambda: _write_lines(ledger, job, attempt))

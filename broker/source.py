@@ -24,6 +24,7 @@ import msgspec
 
 from broker.errors import SourceError
 from broker.event import Event
+from broker.payload import eventbridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return what this source needs for itself alone; two sources with the same claim are a mistake."""
         del root
         return []
+
+    def aws(self, event: dict[str, Any], attempt: int) -> Any:
+        """Return what AWS would have sent instead of an event of this source, for functions with `payload = "aws"`.
+
+        `event` is the CloudEvents record; what is returned must be JSON. By default it is what EventBridge sends.
+        """
+        del attempt
+        return eventbridge(event)
 
     def feeds(self) -> list[str]:
         """Return the queue sources to which it publishes messages, besides events of its own; each must exist."""

@@ -61,6 +61,7 @@ class Worker(rq.Worker):
     def __init__(self, config: Config, client: Redis, *, name: str | None = None) -> None:
         """Take a connected client; the name must be unique, and is by default."""
         self.functions = config.functions
+        self._sources = config.sources
         name = name or identity.of_this_process()
         super().__init__(sorted(self.functions) or ["broker"], name=name, connection=client, serializer=JSONSerializer)
         self.ledger = Ledger(client, log_entries=config.settings.log_lines)
@@ -175,7 +176,7 @@ class Worker(rq.Worker):
                 self._start(Attempt(function, [one]), now)
 
     def _start(self, attempt: Attempt, now: float) -> None:
-        if (hopeless := attempt.hopeless()) is not None:
+        if (hopeless := attempt.hopeless(self._sources)) is not None:
             self._settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
             self._keep_lines(attempt)
         else:

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from broker.errors import SourceError
 from broker.quantity import Duration
@@ -31,6 +31,7 @@ from sources._file.follow import Follower
 from sources._file.hints import Hints
 from sources._file.listen import listen
 from sources._file.names import UNFINISHED, Names, complaint
+from sources._file.s3 import notification
 
 
 class File(Source, frozen=True, kw_only=True):
@@ -103,6 +104,10 @@ class File(Source, frozen=True, kw_only=True):
         elif self.on_done == "delete":
             lines.append(f"deletes files when their functions have ended; moves them to {self.failed} when one failed")
         return lines
+
+    def aws(self, event: dict[str, Any], attempt: int) -> Any:
+        """Return S3's notification of it."""
+        return notification(event) or super().aws(event, attempt)
 
     def run(self, context: SourceContext) -> None:
         """Publish what happens in the folder until the context is stopping.

@@ -17,6 +17,7 @@ from broker.source import Outcome, Publishing, Receipt, Source, SourceContext
 from sources._http import queued
 from sources._http.auth import Auth, Guard, from_elsewhere, is_loopback
 from sources._http.bridge import Bridge
+from sources._http.gateway import proxied
 from sources._http.message import Refused, Request, Response, data_of, payload_of, response_of, say
 from sources._http.route import Route
 from sources._http.server import RETRY_LATER, Server
@@ -90,6 +91,11 @@ class Http(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         del root
         pushes = f", pushes to {self.queue}" if self.queue else ""
         return [f"{_shown(Route.parse(self.route), self.listen)} ({self.auth or 'no auth'}, {self.reply}{pushes})"]
+
+    def aws(self, event: dict[str, Any], attempt: int) -> Any:
+        """Return API Gateway's request; of a CloudEvent that somebody posted, EventBridge's event."""
+        request = proxied(event, Route.parse(self.route)) if event["type"] == TYPE else None
+        return request or super().aws(event, attempt)
 
     def run(self, context: SourceContext) -> None:
         """Serve the route until `context.stopping` is set. Raises SourceError when the address cannot be had."""

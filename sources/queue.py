@@ -23,6 +23,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from redis import RedisError
 
@@ -31,6 +32,7 @@ from broker.source import Source, SourceContext
 from sources._queue.crew import BEAT, Crew
 from sources._queue.drain import Drain
 from sources._queue.inbox import Keys, ListInbox, StreamInbox
+from sources._queue.sqs import delivery
 
 LARGEST = Size(512 << 20)
 """Redis' own limit for one value."""
@@ -51,6 +53,10 @@ class Queue(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Return where the queue is filled."""
         del root
         return ["takes `broker push NAME`, RPUSH broker:queue:NAME and XADD broker:stream:NAME"]
+
+    def aws(self, event: dict[str, Any], attempt: int) -> Any:
+        """Return SQS' delivery of it."""
+        return delivery(event, attempt)
 
     def run(self, context: SourceContext) -> None:
         """Publish what is pushed until `context.stopping` is set; while Redis is away, wait for it."""

@@ -13,6 +13,7 @@ import msgspec
 from broker.errors import QueueFull, StoreUnavailable
 from broker.quantity import Duration
 from broker.source import Source, SourceContext
+from sources._schedule.scheduled import TYPE, scheduled
 from sources._schedule.ticker import Ticker, wall_clock
 from sources._schedule.ticks import Cron, Every, Once, Ticks, find_moment, find_zone, following
 
@@ -83,6 +84,10 @@ class Schedule(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def upcoming(self, now: datetime, n: int) -> list[datetime]:
         """Return the next `n` due times after `now`, in the schedule's time zone and before jitter."""
         return [tick.astimezone(self.zone()) for tick in islice(following(self.ticks(), now), n)]
+
+    def aws(self, event: dict[str, Any], attempt: int) -> Any:
+        """Return EventBridge's scheduled event."""
+        return scheduled(event) if event["type"] == TYPE else super().aws(event, attempt)
 
     def run(self, context: SourceContext, clock: Callable[[], datetime] = wall_clock) -> None:
         """Publish the ticks until `context.stopping` is set; `clock` returns the time in UTC.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from broker.event import Event, new_event
 from broker.source import Publishing
 from sources._schedule.cursor import Cursor
+from sources._schedule.scheduled import TYPE
 from sources._schedule.ticks import Ticks, between, jitter, last, stamp
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Ticker:
         late = max(0.0, (self._clock() - self._release(tick)).total_seconds())
         return new_event(
             source=self._context.name,
-            type="schedule.tick",
+            type=TYPE,
             id=stamp(tick),
             subject=self._subject,
             time=tick,

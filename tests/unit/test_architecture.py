@@ -20,7 +20,7 @@ ALLOWED = {
     ("sources/_schedule/ticker.py", "sources.schedule"): "for annotations alone: the options of its own kind",
 }
 
-FOR_SOURCES = {"errors", "event", "quantity", "names", "source", "cloudevents", "identity"}
+FOR_SOURCES = {"errors", "event", "quantity", "names", "source", "cloudevents", "identity", "payload"}
 
 IN_ENVIRONMENTS = "broker.runtime.forkserver"
 
