@@ -75,6 +75,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many run at once, over all hosts. None: as many as there are environments."""
     rate: Rate | None = None
     """How often an attempt may begin, over all hosts: `10/s`. None: no limit."""
+    order_by: str | None = None
+    """Where an event names what it is about (`data.customer`): of each, one at a time and in order. None: no order."""
     max_queue: Count = 1_000_000
     keep: Duration = Duration(3600)
     """How long the record of an ended invocation is kept; as long, its event's id is refused as a duplicate."""

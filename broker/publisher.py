@@ -11,6 +11,7 @@ import msgspec
 
 from broker.errors import QueueFull
 from broker.event import Event, invocation_id
+from broker.flow import key_at
 from broker.ledger import Ledger, Order
 from broker.ledger.ledger import DUPLICATE, FULL, job_data
 from broker.routing import Routes
@@ -92,6 +93,7 @@ class Publisher:
         return receipts
 
     def _order(self, function: Function, event: Event, encoded: bytes, how: Publishing, client: bytes = b"") -> Order:
+        key = key_at(event, function.order_by) if function.order_by else ""
         return Order(
             queue=function.queue(how.priority),
             id=invocation_id(function.name, event),
@@ -104,6 +106,7 @@ class Publisher:
             track=event.source if how.track else "",
             event=event.id if how.track else "",
             reply=self._reply if how.reply else "",
+            turn=f"{function.name}:{key}" if key else "",
         )
 
 

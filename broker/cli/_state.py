@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
 
-PLACES = ("queued", "scheduled", "leased", "dead", "finished")
+PLACES = ("queued", "scheduled", "deferred", "leased", "dead", "finished")
 """Where the invocations of a function may be; finished ones are counted, not kept."""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from broker.ledger.reading import Ending, Invocation
 
-STATUSES = ("queued", "scheduled", "started", "finished", "failed", "canceled")
+STATUSES = ("queued", "scheduled", "deferred", "started", "finished", "failed", "canceled")
 
 SHOWN_DIGITS = 10
 """How much of an id is shown on a terminal; `broker show` takes it."""

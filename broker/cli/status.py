@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from broker.config import Config
     from broker.ledger import Account
 
-_PLACES = ("queued", "scheduled", "leased", "dead", "finished")
+_PLACES = ("queued", "scheduled", "deferred", "leased", "dead", "finished")
 _BOOKS = ("accepted", *_PLACES, "dropped", "cancelled", "vanished", "missing")
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
+from broker.flow import is_path
 from broker.function import Function, Retry
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
@@ -71,6 +72,7 @@ def _check_function(reader: Reader, function: Function, root: Path) -> None:
     for name, value in function.variables.items():
         if not name or "=" in name or "\0" in name + value:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
+    _check_path(reader, function, "order_by")
     _check_retry(reader, function.retry, place)
 
 
@@ -86,6 +88,16 @@ def _check_retry(reader: Reader, retry: Retry, place: str) -> None:
     if retry.backoff == "exponential" and retry.base > retry.max:
         base, most = (reader.show(str(getattr(retry, key)), f"{place}.retry.{key}") for key in ("base", "max"))
         reader.wrong(f"{place}.retry", f"base is longer than max: {base}, {most}")
+
+
+def _check_path(reader: Reader, function: Function, key: str) -> None:
+    path: str | None = getattr(function, key)
+    if path is not None and not is_path(path):
+        place = f"{inside('functions', function.name)}.{key}"
+        hint = f'perhaps "data.{path}"' if place not in reader.written and is_path(f"data.{path}") else ""
+        reader.wrong(
+            place, f'expected a path such as "subject" or "data.customer", got {reader.show(path, place)}', hint
+        )
 
 
 def _missing_handler(handler: str, root: Path) -> str:

@@ -17,6 +17,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     queued: int
     scheduled: int
+    deferred: int
+    """Waiting for its turn: another of the same key is to end first."""
     leased: int
     dead: int
     finished: int
@@ -29,7 +31,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     def missing(self) -> int:
         """How many accepted invocations are nowhere (more than 0) or somewhere twice (less than 0)."""
         ended = self.finished + self.dropped + self.cancelled + self.vanished
-        return self.accepted - (self.queued + self.scheduled + self.leased + self.dead + ended)
+        return self.accepted - (self.queued + self.scheduled + self.deferred + self.leased + self.dead + ended)
 
 
 def audit(client: Redis) -> list[Account]:
@@ -41,19 +43,20 @@ def audit(client: Redis) -> list[Account]:
     for queue in queues:
         pipeline.hgetall(f"broker:books:{queue}")
         pipeline.llen(f"rq:queue:{queue}")
-        for place in ("scheduled", "wip", "failed", "canceled"):
+        for place in ("scheduled", "deferred", "wip", "failed", "canceled"):
             pipeline.zcard(f"rq:{place}:{queue}")
     answers = iter(pipeline.execute())
     accounts = []
     for queue in queues:
         sums = {field.decode(): int(value) for field, value in next(answers).items()}
-        queued, scheduled, leased, dead, cancelled = (next(answers) for _ in range(5))
+        queued, scheduled, deferred, leased, dead, cancelled = (next(answers) for _ in range(6))
         accounts.append(
             Account(
                 queue=queue,
                 accepted=sums.get("accepted", 0),
                 queued=queued,
                 scheduled=scheduled,
+                deferred=deferred,
                 leased=leased,
                 dead=dead,
                 finished=sums.get("finished", 0),

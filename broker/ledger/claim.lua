@@ -79,27 +79,30 @@ local groups, leases = {}, {}
 -- Lease up to `want` of a queue, and append them to the answer. Returns how many; those of a batch share one execution.
 local function lease(queue, want, batch)
   local claimed, first, count = {}, execution, 0
-  local member = ':' .. worker .. '.'
+  local prefix = worker .. '.'
   for _, id in ipairs(call('LPOP', QUEUE .. queue, want) or {}) do
     local key = JOB .. id
     local job = call('HMGET', key, 'status', 'data', 'at', 'attempt', 'told')
-    if job[2] and job[1] == 'queued' then
-      local attempt, seldom = 1, ''
-      if job[4] then
-        local past = call('HMGET', key, 'failures', 'crashes')
-        attempt = tonumber(job[4]) + 1
-        seldom = attempt .. ' ' .. (past[1] or 0) .. ' ' .. (past[2] or 0) .. ' ' .. (job[5] and 1 or 0)
-      elseif job[5] then
-        seldom = '1 0 0 1'
-      end
+    local run = prefix .. string.format('%x', batch > 0 and first or first + count)
+    local attempt, seldom, turn = 1, '', nil
+    if job[4] then
+      local past = call('HMGET', key, 'failures', 'crashes', 'turn')
+      attempt, turn = tonumber(job[4]) + 1, past[3]
+      seldom = attempt .. ' ' .. (past[1] or 0) .. ' ' .. (past[2] or 0) .. ' ' .. (job[5] and 1 or 0)
+    elseif job[5] then
+      seldom = '1 0 0 1'
+    end
+    if not job[2] or job[1] ~= 'queued' then
+      add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
+      due_in(0) -- so that the worker asks again for what it did not get
+    elseif turn and not take_turn(turn, queue, id, run) then
+      due_in(0) -- it had been delayed, or RQ's tools requeued it; meanwhile another has got the turn
+    else
       call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
-      -- What runs out is the worker's own lease, in broker:workers.
-      append(leases, queue, '+inf', id .. member .. string.format('%x', batch > 0 and first or first + count))
+      append(leases, queue, '+inf', id .. ':' .. run) -- what runs out is the worker's own lease, in broker:workers
       local last = 4 * count
       claimed[last + 1], claimed[last + 2], claimed[last + 3], claimed[last + 4] = id, job[2], job[3] or '', seldom
       count = count + 1
-    else
-      add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
     end
   end
   if count > 0 then

@@ -3,6 +3,7 @@
 local call, arguments = redis.call, ARGV
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
 local FINISHED, FAILED, SCHEDULED, RESULTS = 'rq:finished:', 'rq:failed:', 'rq:scheduled:', 'rq:results:'
+local DEFERRED, TURNS, TURN = 'rq:deferred:', 'broker:turns', 'broker:turn:'
 local BOOKS, WAKE = 'broker:books:', 'broker:wake'
 local RATE = 'broker:rate:'
 local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
@@ -11,6 +12,7 @@ local clock = call('TIME')
 local micros = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local now = micros / 1000000 -- seconds; the one clock that every host shares
 local now_ms = string.format('%.0f', math.floor(now * 1000))
+local CENTURY = 100 * 365 * 86400 -- s; RQ's tools forget what is due
 
 -- The arguments are read one after another.
 local cursor = 0
@@ -52,6 +54,43 @@ end
 local rung, backs, fronts, dues = {}, {}, {}, {}
 local function wait_in_queue(queue, id, front) append(front and fronts or backs, queue, id) end
 local function wait_until(queue, id, due) append(dues, queue, due, id) end
+
+-- Turns: of all invocations with the same one (FUNCTION:KEY), one is queued, scheduled or leased: it holds the turn. The
+-- others wait behind it, RQ's status for that is `deferred`. Nothing here looks at more than the first who waits.
+local function holder_of(turn)
+  local holder = call('HGET', TURNS, turn) -- QUEUE:ID, or QUEUE:ID:EXECUTION
+  return holder and string.match(holder, '^[^:]+:([^:]+)')
+end
+local function take_turn(turn, queue, id, execution)
+  local holder = holder_of(turn)
+  if holder and holder ~= id then
+    call('HSET', JOB .. id, 'status', 'deferred')
+    call('RPUSH', TURN .. turn, queue .. ':' .. id)
+    call('ZADD', DEFERRED .. queue, now + CENTURY, id)
+    return false
+  end
+  call('HSET', TURNS, turn, queue .. ':' .. id .. (execution and ':' .. execution or ''))
+  return true
+end
+local MOST_SKIPPED = 1000 -- in one call; then the turn stays with who had it, and recover passes it on
+local function pass_turn(turn)
+  for _ = 1, MOST_SKIPPED do
+    local first = call('LPOP', TURN .. turn)
+    if not first then
+      call('HDEL', TURNS, turn)
+      return
+    end
+    local queue, id = string.match(first, '^([^:]+):(.+)$')
+    local status = call('HGET', JOB .. id, 'status')
+    if call('ZREM', DEFERRED .. queue, id) == 1 and status then
+      call('HSET', JOB .. id, 'status', 'queued')
+      call('HSET', TURNS, turn, first)
+      wait_in_queue(queue, id)
+      return
+    end
+    if not status then add(BOOKS .. queue, 'vanished', 1) end -- deleted by another tool; else it was cancelled
+  end
+end
 
 local function finish_call()
   each_thousand(backs, function(queue, ...)
@@ -96,11 +135,15 @@ local function accept(order, now_iso)
       call('HINCRBY', OPEN .. extra.track, extra.event, 1)
     end
     if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1) end
+    if extra.turn then -- with an attempt of 0, so that claim sees that there is more to it
+      call('HSET', key, 'turn', extra.turn, 'told', 1, 'attempt', 0)
+      if delay <= 0 and not take_turn(extra.turn, line.queue, order.id) then status = 'deferred' end
+    end
   end
   if delay > 0 then
     status = 'scheduled'
     wait_until(line.queue, order.id, now + delay)
-  else
+  elseif status == 'queued' then
     wait_in_queue(line.queue, order.id)
   end
   call('HSET', key, 'status', status, 'origin', line.queue, 'data', order.data, 'description', line.description,

@@ -27,6 +27,7 @@ _JOB, _QUEUE = "rq:job:", "rq:queue:"
 _PLACES = {
     "queued": "queue",
     "scheduled": "scheduled",
+    "deferred": "deferred",
     "started": "wip",
     "finished": "finished",
     "failed": "failed",
@@ -35,7 +36,7 @@ _PLACES = {
 }
 """Status -> the place, as Redis' key calls it: `rq:PLACE:QUEUE`."""
 
-_SETS = ("scheduled", "wip", "finished", "failed", "canceled")
+_SETS = ("scheduled", "deferred", "wip", "finished", "failed", "canceled")
 
 Spot = tuple[str, str]
 """A place and a queue."""

@@ -60,6 +60,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The event's id; needed with `track`."""
     reply: str = ""
     """The channel on which a publisher waits for the outcome; empty: none does."""
+    turn: str = ""
+    """`FUNCTION:KEY`: of all with the same one, one is queued, scheduled or leased at a time; the others wait."""
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +96,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     foreign: bool = False
     """Whether another program put it into the queue, and it is no invocation: it cannot be run."""
     told: bool
-    """Whether somebody waits for its end: a publisher for the outcome, a source for the event."""
+    """Whether somebody waits for its end: a publisher for the outcome, a source for the event, another for its turn."""
     accepted_ms: int
     """When it was accepted, in Unix milliseconds of the server's clock."""
     client: bytes = b""
@@ -351,6 +353,8 @@ class _Lines:
             extra["track"], extra["event"] = order.track, order.event
         if order.reply:
             extra["reply"] = order.reply
+        if order.turn:
+            extra["turn"] = order.turn
         return number, order.id, order.data, msgspec.json.encode(extra) if extra else b""
 
     def arguments(self) -> list[Any]:

@@ -6,6 +6,7 @@ local answers, orders, events, joined, refused = {}, {}, {}, {}, {}
 
 for _, line in ipairs(lines) do
   line.waiting = call('LLEN', QUEUE .. line.queue) + call('ZCARD', SCHEDULED .. line.queue)
+    + call('ZCARD', DEFERRED .. line.queue)
   call('SADD', 'rq:queues', QUEUE .. line.queue)
 end
 for i = 1, n do

@@ -16,7 +16,7 @@ from broker.ledger.ledger import available, event_of, function_of
 if TYPE_CHECKING:
     from redis import Redis
 
-Status = Literal["queued", "scheduled", "started", "finished", "failed", "canceled"]
+Status = Literal["queued", "scheduled", "deferred", "started", "finished", "failed", "canceled"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 

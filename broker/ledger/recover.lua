@@ -1,5 +1,6 @@
 -- recover: renew a worker's lease, and take back what dead workers held.
 -- ARGV: now (ISO 8601), worker ('' to renew none), lease in ms, m, then m workers known to be dead (their host says so).
+-- Passes on the turns of those that ended without the ledger's knowing.
 -- Answers the recovered: {queue, id, crashes}. They are at the front of their queues again.
 -- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
@@ -46,5 +47,21 @@ for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
   for _, member in ipairs(call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)) do take_back(queue, member) end
 end
 for name in pairs(dead) do call('ZREM', WORKERS, name) end
+
+-- Another tool may have cancelled or deleted who holds a turn. Some turns are looked at in each call, one after another.
+local CURSOR, SOME = 'broker:turns:cursor', 500
+local function has_ended(holder)
+  local queue, id, run = string.match(holder, '^([^:]+):([^:]+):?(.*)$')
+  local status = call('HGET', JOB .. id, 'status')
+  if status == 'queued' or status == 'scheduled' or status == 'started' then return false end
+  return run == '' or not call('ZSCORE', WIP .. queue, id .. ':' .. run) -- a cancelled attempt goes on until it ends
+end
+if call('EXISTS', TURNS) == 1 then
+  local page = call('HSCAN', TURNS, call('GET', CURSOR) or '0', 'COUNT', SOME)
+  call('SET', CURSOR, page[1])
+  for i = 1, #page[2], 2 do
+    if has_ended(page[2][i + 1]) then pass_turn(page[2][i]) end
+  end
+end
 finish_call()
 return recovered

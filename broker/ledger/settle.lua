@@ -13,7 +13,7 @@
 --   retry     it runs again after the delay         replay   a dead letter runs again
 --   dead      it is a dead letter now               drop     a dead letter is forgotten
 local worker, now_iso, day, log_entries, lines = take(), take(), take(), take(), take_lines()
-local NOTHING, CENTURY = {}, 100 * 365 * 86400
+local NOTHING = {}
 local refused, position = {}, 0
 
 local function read_settlement()
@@ -58,8 +58,9 @@ end
 
 -- Tell those who wait that an invocation has ended for good.
 local function tell(s, ok)
-  local job = call('HMGET', JOB .. s.id, 'track', 'event', 'reply')
-  local track, event, reply = job[1], job[2], job[3]
+  local job = call('HMGET', JOB .. s.id, 'track', 'event', 'reply', 'turn')
+  local track, event, reply, turn = job[1], job[2], job[3], job[4]
+  if turn and holder_of(turn) == s.id then pass_turn(turn) end
   if reply then call('PUBLISH', reply, s.id .. '\n' .. (ok and '1' or '0') .. '\n' .. (s.details.body or 'null')) end
   if not track then return end
   local open, failing = OPEN .. track, FAILING .. track
@@ -111,9 +112,12 @@ function settle.release(s)
 end
 
 function settle.replay(s)
-  call('HSET', JOB .. s.id, 'status', 'queued', 'at', now_ms)
-  call('HDEL', JOB .. s.id, 'track', 'event', 'reply', 'told') -- who waited for its end was told of it
-  wait_in_queue(s.queue, s.id)
+  local key = JOB .. s.id
+  local turn = call('HGET', key, 'turn')
+  call('HSET', key, 'status', 'queued', 'at', now_ms)
+  call('HDEL', key, 'track', 'event', 'reply') -- who waited for its end was told of it
+  if not turn then call('HDEL', key, 'told') end
+  if not turn or take_turn(turn, s.queue, s.id) then wait_in_queue(s.queue, s.id) end
   add(BOOKS .. s.queue, 'replayed', 1)
 end
 

@@ -25,9 +25,9 @@ def count_attempt(
     key = f"rq:job:{id_}"
     pipeline = client.pipeline(transaction=True)
     pipeline.hincrby(key, "attempt", 1)
-    pipeline.hmget(key, "failures", "crashes", "at", "track", "reply")
+    pipeline.hmget(key, "failures", "crashes", "at", "track", "reply", "turn")
     with available():
-        attempt, (failures, crashes, at, track, reply) = pipeline.execute()
+        attempt, (failures, crashes, at, *waiting) = pipeline.execute()
     return Claimed(
         queue=queue,
         id=id_,
@@ -36,7 +36,7 @@ def count_attempt(
         attempt=attempt,
         failures=int(failures or 0),
         crashes=int(crashes or 0),
-        told=track is not None or reply is not None,
+        told=any(one is not None for one in waiting),
         accepted_ms=int(at or 0),
         client=client_context,
     )

@@ -31,7 +31,16 @@ def test_status_tells_of_redis_workers_functions_and_sources(project):
     assert [(worker["name"], worker["state"]) for worker in state["workers"]] == [("bee", "idle")]
     assert 0 < state["workers"][0]["lease"] <= 4
     assert state["functions"] == [
-        {"name": "f", "queued": 0, "scheduled": 1, "leased": 0, "dead": 1, "finished": 1, "configured": True}
+        {
+            "name": "f",
+            "queued": 0,
+            "scheduled": 1,
+            "deferred": 0,
+            "leased": 0,
+            "dead": 1,
+            "finished": 1,
+            "configured": True,
+        }
     ]
     assert state["sources"] == [
         {"name": "q", "kind": "./quiet.py:Quiet", "open": 1, "waiting": None, "bad": None},

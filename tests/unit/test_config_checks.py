@@ -122,6 +122,11 @@ def test_a_handler_file_that_is_nearly_there_is_suggested(mistakes):
             'retry.by.OutOfMemry: no way for an attempt to fail (did you mean "OutOfMemory"?)',
         ),
         ('retry = { base = "10m" }', 'retry: base is longer than max: "10m", "5m"'),
+        (
+            'order_by = "customer"',
+            'order_by: expected a path such as "subject" or "data.customer", got "customer" (perhaps "data.customer")',
+        ),
+        ('order_by = "data..x"', 'order_by: expected a path such as "subject" or "data.customer", got "data..x"'),
         ('on_success = "g"', 'on_success: there is no function "g" (or queue:NAME of a queue source)'),
         ('on_success = "f"', "on_success: the function would run itself for ever"),
         ('on_failure = "queue:p"', 'on_failure: "queue:p" is no source of kind = "queue" (did you mean "queue:q"?)'),
