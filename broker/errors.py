@@ -19,6 +19,8 @@
         ├── HandlerFailed    the handler raised
         ├── TimedOut         the attempt ran longer than the function's timeout
         ├── OutOfMemory      the environment outgrew the function's memory
+        ├── TooManyProcesses the environment had more processes and threads than the function's limit
+        ├── TmpFull          the environment's /tmp outgrew the function's limit
         ├── EnvironmentDied  the environment was lost: it broke its connection, or its nursery died
         │   ├── Exited       the process exited by itself
         │   └── Killed       a signal ended it that broker did not send
@@ -146,6 +148,14 @@ class TimedOut(FunctionError):
 
 class OutOfMemory(FunctionError):
     """The environment outgrew the function's memory."""
+
+
+class TooManyProcesses(FunctionError):
+    """The environment had too many processes."""
+
+
+class TmpFull(FunctionError):
+    """The environment's /tmp outgrew its limit."""
 
 
 class EnvironmentDied(FunctionError):

@@ -61,6 +61,10 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     runtime: Literal["python"] = "python"
     timeout: Duration = Duration(30)
     memory: Size = Size(256 << 20)
+    processes: Count = 1024
+    """How many processes and threads the environment may have at once."""
+    tmp: Size = Size(512 << 20)
+    """How much may lie in the environment's own folder for temporary files ($TMPDIR)."""
     open_files: Annotated[int, msgspec.Meta(ge=16)] = 1024
     """How many files each of its processes may have open."""
     file_size: Size | None = None

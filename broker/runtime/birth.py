@@ -67,6 +67,7 @@ def bounds(function: Function, tmp: Path) -> dict[str, Any]:
     return {
         "tmp": str(tmp),
         "memory": int(function.memory),
+        "processes": function.processes,
         "open_files": function.open_files,
         "file_size": None if function.file_size is None else int(function.file_size),
         "nice": function.nice,

@@ -29,9 +29,7 @@ from broker.runtime import limits
 from broker.runtime.channel import INIT, Broken, Channel, Printed, Reply
 from broker.runtime.frames import frame
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
-
-MEMORY_WATCH = 0.1
-"""Seconds between two looks at the memory of a running environment."""
+from broker.runtime.watch import IDLE, Watch, outgrown
 
 STALE_WATCH = 0.1
 """Seconds between two looks at the files that an environment has imported."""
@@ -59,8 +57,10 @@ class Environment:
     which `tick` has something to do.
     """
 
-    def __init__(self, function: Function, channel: Channel, *, name: str, end: Callable[[str], None]) -> None:
-        """Take the lines to it; `end(name)` asks the nursery to kill it."""
+    def __init__(
+        self, function: Function, channel: Channel, *, name: str, tmp: Path, end: Callable[[str], None]
+    ) -> None:
+        """Take the lines to it and its folder for temporary files; `end(name)` asks the nursery to kill it."""
         self.id = name
         self.function = function
         self.pid: int | None = None
@@ -75,7 +75,7 @@ class Environment:
         self._timeout_ms = int(function.timeout * 1000)
         self._limit_at = self.started + function.init_timeout
         """When the running attempt, or init, has taken too long."""
-        self._watch_at = self.started + MEMORY_WATCH
+        self._watch = Watch(function, tmp, self.started)
         self._killed_at: float | None = None
         self._stop_at: float | None = None
         self._lost_at: float | None = None
@@ -87,6 +87,8 @@ class Environment:
         self._status: int | None = None
         self._by_us = False
         """The nursery killed it on our request, while it lived."""
+        self._starved = False
+        """The kernel killed it because its control group had reached its memory limit."""
         self._rss = 0
         self._refusal = b""
         self._files: list[tuple[Path, int, int]] = []
@@ -164,10 +166,10 @@ class Environment:
             if self._busy() and now >= self._limit_at:
                 self._overdue = self.pending[0] if self.ready else None
                 self.kill(self._too_late())
-        elif self._busy():
-            self._watch_memory(now)
-        else:
+        elif self._stop_at is not None and not self._busy() and now >= self._stop_at:
             self._put_down()
+        elif self.pid is not None and (excess := self._watch.look(self.pid, now)):
+            self.kill(excess)
         self._schedule()
         return messages
 
@@ -196,9 +198,18 @@ class Environment:
         """Take the nursery's word that the process runs."""
         self.pid = pid
 
-    def ended(self, status: int, rss: int = 0, why: FunctionError | None = None, *, by_us: bool = False) -> None:
+    def ended(
+        self,
+        status: int,
+        rss: int = 0,
+        why: FunctionError | None = None,
+        *,
+        by_us: bool = False,
+        out_of_memory: bool = False,
+    ) -> None:
         """Take the nursery's word that nothing of it is left: status as of wait(2), peak memory in bytes."""
-        self._status, self._rss, self._by_us = status, max(rss, self._rss), by_us
+        self._status, self._rss, self._by_us = status, max(rss, self._rss, self._watch.peak), by_us
+        self._starved = out_of_memory
         self._why = self._why or why
         self._schedule()
 
@@ -215,9 +226,9 @@ class Environment:
         elif self._lost_at is not None:
             self.deadline = self._lost_at
         elif self.pending or not self.ready:
-            self.deadline = min(self._limit_at, self._watch_at)
+            self.deadline = min(self._limit_at, self._watch.at)
         else:
-            self.deadline = self._stop_at
+            self.deadline = self._watch.at + IDLE if self._stop_at is None else self._stop_at
 
     def _put_down(self) -> None:
         if self._killed_at is None and self._status is None:
@@ -237,7 +248,7 @@ class Environment:
                 raise Broken(f"an answer for {reply.id!r}, which does not run")
             self.pending.popleft()
             self._turn()
-            self._rss = max(self._rss, reply.rss)
+            self._rss = max(self._rss, reply.rss, self._watch.peak)
             if reply.end:
                 self._exhausted = True
                 self._why = OutOfMemory(f"ran out of memory; the limit is {self.function.memory}")
@@ -274,8 +285,8 @@ class Environment:
 
     def _verdict(self) -> FunctionError:
         code = os.waitstatus_to_exitcode(self._status or 0)
-        if code == -signal.SIGKILL and self._rss > self.function.memory:  # the kernel was quicker than we
-            return OutOfMemory(f"grew to {_megabytes(self._rss)}; the limit is {self.function.memory}")
+        if self._starved or (code == -signal.SIGKILL and self._rss > self.function.memory):  # quicker than we
+            return outgrown(self._rss, self.function.memory)
         if self._stop_at is not None and (code == 0 or self._by_us):
             return EnvironmentDied("was stopped")
         if self._by_us:
@@ -289,14 +300,6 @@ class Environment:
             return TimedOut(f"was not ready after {self.function.init_timeout}")
         return TimedOut(f"timed out after {self.function.timeout}")
 
-    def _watch_memory(self, now: float) -> None:
-        self._watch_at = now + MEMORY_WATCH
-        if self.pid is not None:
-            used = limits.memory_of(self.pid, self.function.memory)
-            self._rss = max(self._rss, used)
-            if used > self.function.memory:
-                self.kill(OutOfMemory(f"grew to {_megabytes(used)}; the limit is {self.function.memory}"))
-
 
 def _changed(path: Path, mtime_ns: int, size: int) -> bool:
     try:
@@ -304,10 +307,6 @@ def _changed(path: Path, mtime_ns: int, size: int) -> bool:
     except OSError:
         return True
     return (stat.st_mtime_ns, stat.st_size) != (mtime_ns, size)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / (1 << 20):.0f}MB"
 
 
 def _signal_name(number: int) -> str:

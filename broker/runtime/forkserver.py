@@ -6,7 +6,8 @@ a new one is a fork away. It speaks with its worker in frames, over the socket t
     {"start": ID, ...} with the environment's ends of its socket and its pipe  ->  {"started": ID, "pid": PID}
     {"end": ID}: kill it now
     {"remove": PATH}: a folder that nobody uses any more
-    {"ended": ID, "status": STATUS OF wait(2), "rss": BYTES, "killed": WAS IT WE, "why": NO PROCESS COULD BE MADE}
+    {"ended": ID, "status": STATUS OF wait(2), "rss": BYTES, "killed": WAS IT WE, "oom": WAS IT MEMORY.MAX,
+     "why": NO PROCESS COULD BE MADE}
 
 `ended` is sent when no process of the environment is left, daemons included; then its /tmp is removed. When the worker
 goes away, all environments end, and so does this.
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.runtime import bootstrap, confinement, kernel, limits
+from broker.runtime import bootstrap, cgroup, confinement, kernel, limits
 from broker.runtime.frames import FrameReader, frame
 
 _RECEIVE = 64 << 10
@@ -48,6 +49,7 @@ class _Child:
     name: str
     pid: int
     tmp: str
+    cgroup: Path | None
     killed: bool = False
     status: int | None = None
     rss: int = 0
@@ -61,9 +63,10 @@ class _WorkerGone(Exception):
 class Forkserver:
     """Forks environments on request."""
 
-    def __init__(self, worker: socket.socket, scratch: str) -> None:
-        """Take the socket to the worker, and the folder of its environments' /tmp folders."""
+    def __init__(self, worker: socket.socket, scratch: str, home: str) -> None:
+        """Take the socket to the worker, the folder of its environments' /tmp folders, and that of their cgroups."""
         self._worker = worker
+        self._cgroups = cgroup.Leaves(Path(home) if home else None)
         self._scratch = scratch
         self._frames = FrameReader()
         self._descriptors: deque[int] = deque()
@@ -125,16 +128,18 @@ class Forkserver:
         """Fork an environment; return it in the child."""
         request["born"] = time.monotonic()
         control, output = self._descriptors.popleft(), self._descriptors.popleft()
-        name, parent = request["start"], os.getpid()
+        name, parent, bounds = request["start"], os.getpid(), request["bounds"]
+        leaf = self._cgroups.bind(memory=bounds["memory"], processes=bounds["processes"])
         try:
             pid = os.fork()
         except OSError as error:
-            self._tell({"ended": name, "status": 0, "rss": 0, "killed": False, "why": f"no process: {error.strerror}"})
+            self._tell(_ended(name, why=f"no process: {error.strerror}"))
         else:
             if not pid:
                 return self._become(request, control, output, parent)
-            self._children[name] = _Child(name=name, pid=pid, tmp=request["bounds"]["tmp"])
+            self._children[name] = _Child(name=name, pid=pid, tmp=bounds["tmp"], cgroup=leaf)
             self._tell({"started": name, "pid": pid})
+            self._cgroups.move_on()
         os.close(control)
         os.close(output)
         return None
@@ -178,18 +183,24 @@ class Forkserver:
                 if child := by_pid.get(pid):  # else an orphan that came to us
                     child.status, child.rss, child.ended = status, bootstrap.peak(usage), time.monotonic()
         for child in [each for each in self._children.values() if each.status is not None]:
-            left = limits.members(child.name, child.pid) if self._has_orphans() else []
+            orphans = self._orphans()
+            left = limits.members(child.name, child.pid) if orphans else []
             limits.kill(left)
-            if not left or time.monotonic() - child.ended > _PATIENCE:
+            if child.cgroup:
+                cgroup.kill(child.cgroup)
+            oom = bool(child.cgroup and cgroup.ran_out_of_memory(child.cgroup))
+            gone = not left and not limits.exiting(orphans) and (child.cgroup is None or cgroup.remove(child.cgroup))
+            if gone or time.monotonic() - child.ended > _PATIENCE:
                 del self._children[child.name]
                 self._remove(child.tmp)
-                report = {"ended": child.name, "status": child.status, "rss": child.rss, "killed": child.killed}
-                self._tell({**report, "why": ""})
+                self._tell(_ended(child.name, child.status or 0, child.rss, killed=child.killed, oom=oom))
+        if not self._children:
+            limits.kill(self._orphans())  # they have hidden whose they are; now they can be nobody's
 
-    def _has_orphans(self) -> bool:
-        """Return whether a process lives here that an environment or a descendant of one has left."""
+    def _orphans(self) -> set[int]:
+        """Return the processes that live here because an environment or a descendant of one has left them."""
         own = {child.pid for child in self._children.values()} | self._brooms
-        return kernel.LINUX and not own.issuperset(limits.children(os.getpid()))
+        return set(limits.children(os.getpid())) - own
 
     def _end(self, name: str) -> None:
         """Kill an environment with all its descendants; those that stand apart are found when it has been reaped."""
@@ -197,6 +208,8 @@ class Forkserver:
         if child and child.status is None:
             child.killed = True
             below = limits.descendants(child.pid)
+            if child.cgroup:
+                cgroup.kill(child.cgroup)
             limits.kill_group(child.pid)
             limits.kill(below)
 
@@ -223,6 +236,7 @@ class Forkserver:
                 pid = os.fork()
                 if not pid:
                     self._worker.close()
+                    self._cgroups.step_aside()
                     _sweep(folder)
                     os._exit(0)
                 self._brooms.add(pid)
@@ -230,6 +244,12 @@ class Forkserver:
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(ConnectionError):  # the worker is gone, as the next look at the socket will say
             self._worker.sendall(frame(json.dumps(message).encode()))
+
+
+def _ended(
+    name: str, status: int = 0, rss: int = 0, *, killed: bool = False, oom: bool = False, why: str = ""
+) -> dict[str, Any]:
+    return {"ended": name, "status": status, "rss": rss, "killed": killed, "oom": oom, "why": why}
 
 
 def _sweep(folder: str) -> None:
@@ -257,6 +277,6 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()  # the collector would write to every page that the environments share
-    environment = Forkserver(worker, sys.argv[2]).run()
+    environment = Forkserver(worker, *sys.argv[2:4]).run()
     if environment:
         environment.run()

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 MARK = "BROKER_ENVIRONMENT"
@@ -40,12 +40,21 @@ def confine(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def memory_of(pid: int, limit: int) -> int:
-    """Return how many bytes the process and its descendants occupy.
+def family(pid: int) -> tuple[list[int], int]:
+    """Return a process with its descendants, and how many threads they have together."""
+    pids, tasks = [pid], 0
+    for one in pids:  # it grows
+        threads = _threads(one)
+        tasks += len(threads)
+        pids += _children(one, threads)
+    return pids, tasks
+
+
+def memory_of(pids: Sequence[int], limit: int) -> int:
+    """Return how many bytes the processes occupy together.
 
     Forked processes share pages. Only when the sum is beyond `limit` are those counted once, since that takes long.
     """
-    pids = [pid, *descendants(pid)]
     occupied = sum(map(_resident, pids))
     if occupied > limit and len(pids) > 1:
         return sum(map(_proportional, pids))
@@ -54,21 +63,14 @@ def memory_of(pid: int, limit: int) -> int:
 
 def children(pid: int) -> list[int]:
     """Return the children of a process, also those that have ended and were not waited for."""
-    try:
-        threads = [entry.name for entry in os.scandir(_PROC / str(pid) / "task")]
-    except OSError:
-        return []
-    return [int(child) for thread in threads for child in _read(f"{pid}/task/{thread}/children").split()]
+    return _children(pid, _threads(pid))
 
 
 def descendants(pid: int) -> list[int]:
     """Return the children of a process, their children, and so on."""
-    found: list[int] = []
-    parents = [pid]
-    while parents:
-        born = children(parents.pop())
-        found += born
-        parents += born
+    found = children(pid)
+    for one in found:  # it grows
+        found += children(one)
     return found
 
 
@@ -80,6 +82,11 @@ def members(environment: str, session: int) -> list[int]:
         for pid, state, sid in _processes()
         if state not in _GONE and (sid == session or mark in _read(f"{pid}/environ"))
     ]
+
+
+def exiting(pids: Iterable[int]) -> bool:
+    """Return whether one of the processes is on its way out: its memory is gone already, it itself is not."""
+    return any(_read(f"{pid}/statm").startswith(b"0 ") and _state(pid) not in _GONE for pid in pids)
 
 
 def end_members(environment: str, session: int, *, within: float = 1) -> None:
@@ -114,6 +121,22 @@ def _processes() -> Iterator[tuple[int, str, int]]:
             # The program's name stands in parentheses and may hold anything, so count from the last one.
             state, _, _, session, _ = stat[stat.rindex(b")") + 1 :].split(None, 4)
             yield int(entry.name), state.decode(), int(session)
+
+
+def _state(pid: int) -> str:
+    stat = _read(f"{pid}/stat")
+    return stat[stat.rindex(b")") + 2 :][:1].decode() if stat else _GONE[0]
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(_PROC / str(pid) / "task")]
+    except OSError:
+        return []
+
+
+def _children(pid: int, threads: Iterable[str]) -> list[int]:
+    return [int(child) for thread in threads for child in _read(f"{pid}/task/{thread}/children").split()]
 
 
 def _resident(pid: int) -> int:

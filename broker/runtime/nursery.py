@@ -17,7 +17,7 @@ import msgspec
 
 from broker.errors import EnvironmentDied
 from broker.function import Function
-from broker.runtime import birth, limits
+from broker.runtime import birth, cgroup, limits
 from broker.runtime.channel import Channel
 from broker.runtime.environment import Environment
 from broker.runtime.frames import FrameReader, frame
@@ -44,6 +44,7 @@ class Nursery:
         self.root = root.resolve()
         self.alive = False
         self._scratch = Scratch()
+        self._cgroup = cgroup.claim()
         self._environments: dict[str, Environment] = {}
         self._selector = selectors.DefaultSelector()  # its descriptor outlives that of the socket in it
         self._launch()
@@ -77,9 +78,9 @@ class Nursery:
         control.setblocking(False)
         os.set_blocking(output, False)
         channel = Channel(control, output, token, function.log_limit)
-        environment = Environment(function, channel, name=name, end=self._end)
-        self._environments[name] = environment
         tmp = self._scratch.folder(name)
+        environment = Environment(function, channel, name=name, tmp=tmp, end=self._end)
+        self._environments[name] = environment
         request = birth.request(function, environment=name, token=token, root=self.root, tmp=tmp)
         try:
             self._ask(request, theirs.fileno(), into)
@@ -110,7 +111,9 @@ class Nursery:
             else:
                 environment = self._environments.pop(report["ended"])
                 why = EnvironmentDied(report["why"]) if report["why"] else None
-                environment.ended(report["status"], report["rss"], why, by_us=report["killed"])
+                environment.ended(
+                    report["status"], report["rss"], why, by_us=report["killed"], out_of_memory=report["oom"]
+                )
                 ended.append(environment)
         return ended
 
@@ -125,6 +128,8 @@ class Nursery:
             environment.read()
         self._selector.close()
         self._scratch.close()
+        if self._cgroup:
+            cgroup.release(self._cgroup)
 
     def _launch(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -133,7 +138,7 @@ class Nursery:
         package = str(Path(__file__).parents[2])
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, package, str(self._scratch.path)],
+                [sys.executable, "-P", "-c", _PROGRAM, package, str(self._scratch.path), str(self._cgroup or "")],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=birth.nursery_variables(),
