@@ -45,6 +45,17 @@ def leashed(then: Callable[[], None] | None = None) -> Callable[[], None]:
     return in_the_child
 
 
+def die_with_parent(parent: int, number: signal.Signals) -> None:
+    """Let the kernel send this process a signal when its parent dies; end it if that has happened already.
+
+    The kernel watches the thread that forked. Where there is no such kernel, nothing is done.
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
 def follow_parent(every: float = 1) -> None:
     """Send this process SIGTERM when its parent dies, where the kernel does not do it."""
     if LINUX:

@@ -8,13 +8,15 @@ import random
 import selectors
 import signal
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import rq
 from rq.command import PUBSUB_CHANNEL_TEMPLATE, handle_command, parse_payload
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
-from rq.worker.base import WorkerStatus
+from rq.worker.base import BaseWorker, WorkerStatus
 
 from broker import identity, logs
 from broker.attempt import Attempt, Failure
@@ -22,6 +24,7 @@ from broker.doorbell import MISSED, Doorbell
 from broker.errors import Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
 from broker.ledger.ledger import WAKE, function_of
+from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
 from broker.runtime.messages import Died, Done, Lines, Message
 from broker.runtime.nursery import Nursery
@@ -63,7 +66,9 @@ class Worker(rq.Worker):
         self.functions = config.functions
         self._sources = config.sources
         name = name or identity.of_this_process()
-        super().__init__(sorted(self.functions) or ["broker"], name=name, connection=client, serializer=JSONSerializer)
+        self._plain = PlainJobs(config, name)
+        queues = [*sorted(self.functions), *self._plain.queues] or ["broker"]
+        super().__init__(queues, name=name, connection=client, serializer=JSONSerializer)
         self.ledger = Ledger(client, log_entries=config.settings.log_lines)
         self._publisher = Publisher(config, self.ledger)
         self._selector = selectors.DefaultSelector()
@@ -86,6 +91,11 @@ class Worker(rq.Worker):
         self._stop_requests = 0
         self._end_by: float | None = None
 
+    @classmethod
+    def find_by_key(cls, worker_key: str, *arguments: Any, **named: Any) -> BaseWorker | None:
+        """Return a worker as RQ's tools see it; one of this class would need a configuration."""
+        return rq.Worker.find_by_key(worker_key, *arguments, **named)
+
     def _set_connection(self, connection: Redis) -> Redis:
         """Leave the connection's timeouts alone: this worker never blocks in Redis, as RQ's do for minutes."""
         return connection
@@ -95,12 +105,13 @@ class Worker(rq.Worker):
     def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **__: Any) -> bool:
         """Run until asked to end; with `burst` until nothing waits. Returns whether anything was run."""
         self._begin()
+        self._plain.start(burst=burst, max_jobs=max_jobs)
         try:
             while not self._may_end(burst=burst, max_jobs=max_jobs):
                 self._turn()
         finally:
             self._end()
-        return self._ended > 0
+        return self._ended + self._plain.ended > 0
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience(time.monotonic())):
@@ -228,12 +239,12 @@ class Worker(rq.Worker):
         if now < self._beat_at:
             return
         self._beat_at = now + BEAT
+        self._plain.tick(now)
         with available():
             self._suspended = bool(self.connection.exists(WORKERS_SUSPENDED))
         dead = [name for name in self.ledger.workers() if name != self.name and identity.is_dead(name)]
-        for queue, id_, crashes in self.ledger.recover(worker=self.name, lease=LEASE, dead=dead):
+        for _, id_, crashes in self.ledger.recover(worker=self.name, lease=LEASE, dead=dead):
             log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
-            self._hungry.add(function_of(queue))
         self._hungry.update(self.functions)
         self._give_back_unknown(now)
         self._register(now)
@@ -252,7 +263,8 @@ class Worker(rq.Worker):
                 self._settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
 
     def _register(self, now: float) -> None:
-        state = WorkerStatus.BUSY if self._pool.running else WorkerStatus.IDLE
+        busy = self._pool.running or self._plain.state == WorkerStatus.BUSY
+        state = WorkerStatus.BUSY if busy else WorkerStatus.IDLE
         state = WorkerStatus.SUSPENDED if self._suspended else state
         if state != self.get_state() or now - self._registered_at > REGISTER_EVERY:
             self._registered_at = now
@@ -267,6 +279,7 @@ class Worker(rq.Worker):
         self._commands = PUBSUB_CHANNEL_TEMPLATE % self.name
         self._doorbell = Doorbell(self.connection, [WAKE, self._commands])
         self._selector.register(self._doorbell, selectors.EVENT_READ, self._hear)
+        self._selector.register(self._plain, selectors.EVENT_READ, self._hear_plain)
         self._selector.register(self._nursery, selectors.EVENT_READ, self._pool.read_nursery)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._wake(reader))
@@ -287,6 +300,12 @@ class Worker(rq.Worker):
                 self._hungry.add(name)
         return []
 
+    def _hear_plain(self) -> list[tuple[Place, Message]]:
+        if self._plain.hear():
+            self._state = self._plain.state  # the process has written it down already
+        self._plain.tick(time.monotonic())
+        return []
+
     def _obey(self, message: bytes) -> None:
         payload = parse_payload({"data": message})
         if payload.get("command") in {"stop-job", "stop-execution"}:
@@ -304,11 +323,16 @@ class Worker(rq.Worker):
             self._end_by = time.monotonic() + self._grace
 
     def _may_end(self, *, burst: bool, max_jobs: int | None) -> bool:
-        if max_jobs is not None and self._ended >= max_jobs:
+        if max_jobs is not None and self._ended + self._plain.ended >= max_jobs:
             self._stop_requests = max(1, self._stop_requests)
+        if self._stop_requests and self._shutdown_requested_date is None:
+            self._shutdown_requested_date = datetime.now(UTC)
+            self._plain.ask_to_end()
+            with suppress(StoreUnavailable), available():
+                self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
         if self._stop_requests > 1 or (self._end_by is not None and time.monotonic() > self._end_by):
             return True
-        at_rest = not self._pool.running and not self._settlements
+        at_rest = not self._pool.running and not self._settlements and not self._plain.running
         return at_rest and (
             self._stop_requests > 0 or (burst and not self._hungry and time.monotonic() >= self._away_until)
         )
@@ -321,6 +345,7 @@ class Worker(rq.Worker):
             self._settlements += attempt.requeue()
             self._keep_lines(attempt)
         self._pool.close()
+        self._plain.close()
         try:
             self._settle()
             with available():

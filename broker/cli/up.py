@@ -103,6 +103,8 @@ def _show(config: Config, server: Server | None, complaints: list[str]) -> None:
         click.echo(f"Redis: embedded {server.version} at {server.socket}")
     else:
         click.echo(f"Redis: {address.public(config.settings.redis or '')}")
+    if config.settings.rq.queues:
+        click.echo(f"plain RQ jobs of {', '.join(config.settings.rq.queues)}")
     for complaint in complaints:
         click.echo(f"{click.style('warning:', fg='yellow')} {complaint}")
     _plan.show(config)

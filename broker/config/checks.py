@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker.config.settings import PlainQueues, Settings
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
 from broker.flow import is_path
@@ -21,6 +23,7 @@ from broker.trigger import Trigger
 
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _LEAST_TIME = Duration(0.001)
+SERIALIZERS = ("pickle", "json")
 _LEAST_MEMORY = Size(16 << 20)  # less does not start an interpreter
 
 
@@ -28,7 +31,7 @@ def check(
     reader: Reader,
     root: Path,
     *,
-    redis: str | None,
+    settings: Settings | None,
     functions: Mapping[str, Function | None],
     sources: Mapping[str, Source | None],
     kinds: Mapping[str, str],
@@ -38,8 +41,10 @@ def check(
 
     None stands for a table already found wrong, MISSING for a required field of one.
     """
-    if redis is not None:
-        _check_redis(reader, redis)
+    if settings is not None:
+        if settings.redis is not None:
+            _check_redis(reader, settings.redis)
+        _check_plain_queues(reader, settings.rq, functions)
     queues = [name for name in sources if kinds.get(name) == "queue"]
     for function in functions.values():
         if function is not None:
@@ -55,6 +60,24 @@ def _check_redis(reader: Reader, url: str) -> None:
     if scheme not in _SCHEMES:
         got = f" {scheme}://" if scheme and "broker.redis" not in reader.written else " something else"
         reader.wrong("broker.redis", f"expected a URL with {', '.join(f'{name}://' for name in _SCHEMES)}, got{got}")
+
+
+def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collection[str]) -> None:
+    place = "broker.rq.queues"
+    for name in plain.queues:
+        shown = reader.show(name, place)
+        function = name.partition(".")[0]
+        if not name or "," in name:  # RQ writes down a worker's queues with commas between them
+            reader.wrong(place, f"expected the name of a queue, without a comma, got {shown}")
+        elif function in functions:
+            reader.wrong(place, f"{shown} is the queue of the function {reader.show(function, place)}")
+        elif plain.queues.count(name) > 1:
+            reader.wrong(place, f"{shown} is named twice")
+            break
+    if plain.serializer not in SERIALIZERS and not re.fullmatch(r"\w+(\.\w+)+", plain.serializer):
+        shown = reader.show(plain.serializer, "broker.rq.serializer")
+        problem = f'expected "pickle", "json" or the import path of a serializer, got {shown}'
+        reader.wrong("broker.rq.serializer", problem, nearest(plain.serializer, SERIALIZERS))
 
 
 def _check_function(reader: Reader, function: Function, root: Path) -> None:

@@ -113,8 +113,7 @@ def _read(reader: Reader, document: dict[str, Any], path: Path) -> Config:
     # Also of a source that is wrong otherwise: a destination may still name it.
     kinds = {name: str(table.get("kind")) for name, table, _ in tables if isinstance(table, dict)}
     triggers = [reader.struct(Trigger, table, place, partial=True) for table, place in _triggers(reader, document)]
-    redis = settings.redis if settings else None
-    check(reader, path.parent, redis=redis, functions=functions, sources=sources, triggers=triggers, kinds=kinds)
+    check(reader, path.parent, settings=settings, functions=functions, sources=sources, triggers=triggers, kinds=kinds)
     return Config(
         path=path,
         root=path.parent,

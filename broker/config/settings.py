@@ -10,6 +10,15 @@ from broker.function import Count
 from broker.quantity import Duration
 
 
+class PlainQueues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[broker.rq]` table: queues of RQ whose jobs are run as RQ's own workers run them."""
+
+    queues: list[str] = []
+    """Their names, the most urgent first."""
+    serializer: str = "pickle"
+    """How jobs are written in them: `pickle` (RQ's default), `json`, or the import path of another."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[broker]` table."""
 
@@ -27,3 +36,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """When the embedded server writes to the disk: every second, or before each answer."""
     log_lines: Count = 16384
     """How many entries a log stream keeps."""
+    rq: PlainQueues = PlainQueues()

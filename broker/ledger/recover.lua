@@ -35,8 +35,7 @@ local function take_back(queue, member)
   recovered[#recovered + 1] = { queue, id, crashes }
 end
 
-for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
-  local queue = string.sub(key, #QUEUE + 1)
+local function look_through(queue)
   if any then
     for _, member in ipairs(call('ZRANGE', WIP .. queue, 0, -1)) do
       local name = string.match(member, '^[^:]+:(.+)%.%x+$')
@@ -45,6 +44,12 @@ for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
   end
   -- A stock RQ worker leases each execution on its own.
   for _, member in ipairs(call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)) do take_back(queue, member) end
+end
+
+for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
+  local queue = string.sub(key, #QUEUE + 1)
+  -- A queue without books is another program's: what RQ abandons there, RQ retries or fails.
+  if call('EXISTS', BOOKS .. queue) == 1 then look_through(queue) end
 end
 for name in pairs(dead) do call('ZREM', WORKERS, name) end
 

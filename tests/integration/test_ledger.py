@@ -299,3 +299,14 @@ def test_a_stopped_invocation_has_rqs_status_for_it(ledger, redis_client):
     (claimed,) = claim(ledger).claimed
     settle(ledger, claimed, "dead", stopped=True, reason="Stopped")
     assert Job.fetch("a", connection=redis_client, serializer=JSONSerializer).is_stopped
+
+
+def test_recovery_leaves_the_queues_of_other_programs_alone(ledger, redis_client):
+    from rq import Queue
+
+    job = Queue("theirs", connection=redis_client).enqueue("print", 1)
+    redis_client.lpop("rq:queue:theirs")
+    job.set_status("started")
+    redis_client.zadd("rq:wip:theirs", {f"{job.id}:x": 1})
+    assert ledger.recover(dead=["x"]) == []
+    assert (redis_client.llen("rq:queue:theirs"), redis_client.zcard("rq:wip:theirs")) == (0, 1)

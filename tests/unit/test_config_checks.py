@@ -195,3 +195,22 @@ def test_sources_and_functions_without_triggers_are_fine(mistakes):
 def test_a_pattern_is_compiled(mistakes):
     (mistake,) = mistakes(F + Q + T + 'pattern = { data = { size = [{ numeric = [">"] }] } }')
     assert mistake.startswith("triggers#1.pattern: data.size.numeric: expected =, >, >=")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('queues = ["mail", "f"]', ['broker.rq.queues: "f" is the queue of the function "f"']),
+        ('queues = ["f.high"]', ['broker.rq.queues: "f.high" is the queue of the function "f"']),
+        ('queues = ["mail", "mail"]', ['broker.rq.queues: "mail" is named twice']),
+        ('queues = ["a,b"]', ['broker.rq.queues: expected the name of a queue, without a comma, got "a,b"']),
+        ('queues = [""]', ['broker.rq.queues: expected the name of a queue, without a comma, got ""']),
+        (
+            'serializer = "other"',
+            ['broker.rq.serializer: expected "pickle", "json" or the import path of a serializer, got "other"'],
+        ),
+        ('queues = ["mail", "mail.high"]\nserializer = "rq.serializers.JSONSerializer"', []),
+    ],
+)
+def test_queues_of_plain_jobs_are_checked(mistakes, text, expected):
+    assert mistakes(f"[broker.rq]\n{text}\n{F}") == expected

@@ -18,6 +18,7 @@ from broker import config as configuration
 from broker import errors
 from broker.cli import broker as command
 from broker.config import Settings
+from broker.config.settings import PlainQueues
 from broker.function import Batch, Function, Retry
 from broker.pattern import compile as compile_pattern
 from broker.pattern.operators import OPERATORS
@@ -38,13 +39,14 @@ CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "## `[broker]`": Settings,
+    "### `[broker.rq]`": PlainQueues,
     "## `[functions.NAME]`": Function,
     "### `retry`": Retry,
     "### `batch`": Batch,
     "## `[[triggers]]`": Trigger,
     **{f'### `kind = "{kind}"`': find(kind, ROOT) for kind in sorted(shipped())},
 }
-SEE_BELOW = {"retry", "unfinished"}
+SEE_BELOW = {"retry", "rq", "unfinished"}
 """Defaults that do not fit into a cell."""
 
 
