@@ -130,6 +130,7 @@ class Worker(rq.Worker):
         except StoreUnavailable as error:
             self._away_for = min(2.0, max(0.05, self._away_for * 2))
             self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
+            self._beat_at = 0.0  # the lease may have run out: it is renewed before anything is claimed
             log.warning("%s; trying again in %.1f s", error, self._away_until - now)
 
     def _patience(self, now: float) -> float:

@@ -6,6 +6,7 @@
 -- ...}. Claimed are, flat: id, data, at (ms), and what is seldom: '' or 'attempt failures crashes told' (told is 1 when
 -- somebody waits for its end).
 local worker, now_iso, execution = take(), take(), take_number()
+run_when_full()
 local name -- the function that is at hand
 local due_of = {} -- function -> ms
 local function due_in(ms)

@@ -14,6 +14,10 @@ local now = micros / 1000000 -- seconds; the one clock that every host shares
 local now_ms = string.format('%.0f', math.floor(now * 1000))
 local CENTURY = 100 * 365 * 86400 -- s; RQ's tools forget what is due
 
+-- What gives work out or ends it goes on while Redis is at its maxmemory: refused, it could never become less full. A
+-- script that has written is let finish, and a DEL is always let in.
+local function run_when_full() call('DEL', 'broker:nothing') end
+
 -- The arguments are read one after another.
 local cursor = 0
 local function take()

@@ -4,9 +4,23 @@
 -- Answers the recovered: {queue, id, crashes}. They are at the front of their queues again.
 -- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
+-- A lease says something only about a worker that could have renewed it. When nobody's is left, Redis was away, or its
+-- clock was put ahead: all get another. One that ends later than a lease can is of before the clock was put back.
 local WORKERS = 'broker:workers'
 local now_iso, worker, lease = take(), take(), take_number()
-if worker ~= '' then call('ZADD', WORKERS, string.format('%.0f', now * 1000 + lease), worker) end
+run_when_full()
+if worker ~= '' then
+  local ends = string.format('%.0f', now * 1000 + lease)
+  if lease > 0 then
+    local last = tonumber(call('ZRANGE', WORKERS, -1, -1, 'WITHSCORES')[2])
+    if last and last < now * 1000 then
+      for _, name in ipairs(call('ZRANGE', WORKERS, 0, -1)) do call('ZADD', WORKERS, ends, name) end
+    elseif last and last > now * 1000 + lease then
+      for _, name in ipairs(call('ZRANGEBYSCORE', WORKERS, '(' .. ends, '+inf')) do call('ZADD', WORKERS, ends, name) end
+    end
+  end
+  call('ZADD', WORKERS, ends, worker)
+end
 
 local dead = {}
 local any = false

@@ -13,6 +13,7 @@
 --   retry     it runs again after the delay         replay   a dead letter runs again
 --   dead      it is a dead letter now               drop     a dead letter is forgotten
 local worker, now_iso, day, log_entries, lines = take(), take(), take(), take(), take_lines()
+run_when_full()
 local NOTHING = {}
 local refused, position = {}, 0
 

@@ -21,6 +21,10 @@ local consumer, lease, group, pending = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZADD', consumers, now + lease, consumer)
+-- What ends later than a lease can is of before the clock was put back.
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', consumers, '(' .. string.format('%.0f', now + lease), '+inf')) do
+  redis.call('ZADD', consumers, now + lease, name)
+end
 local dead = redis.call('ZRANGEBYSCORE', consumers, '-inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, 10)
 for i = 5, #ARGV do dead[#dead + 1] = ARGV[i] end
 local robbed = {}

@@ -16,6 +16,7 @@ from broker.function import Batch
 from broker.ledger import Ledger, Order, Settlement, Want, audit
 from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL, WAKE, job_data
 from broker.quantity import Duration
+from tests.conftest import until
 
 
 @pytest.fixture
@@ -150,6 +151,51 @@ def test_an_expired_lease_is_taken_back_and_a_renewed_one_is_not(ledger, redis_c
     assert ledger.recover(worker="alive", lease=60) == []  # the first call took it back, the dead worker's own beat
     assert [one.id for one in claim(ledger, worker="alive").claimed] == ["a"]
     assert redis_client.zrange("broker:workers", 0, -1) == [b"alive"]
+
+
+def test_when_nobody_could_renew_a_lease_nobody_is_taken_for_dead(ledger, redis_client):
+    for worker in ("a", "b"):
+        ledger.recover(worker=worker, lease=0.05)
+    publish(ledger, order("x"))
+    claim(ledger, worker="a")
+    until(lambda: redis_client.zcount("broker:workers", "-inf", ms(redis_client)) == 2)
+    assert ledger.recover(worker="b", lease=0.05) == []  # Redis was away, say
+    until(lambda: ledger.recover(worker="b", lease=60) == [("f", "x", 1)])  # and now only b has renewed its
+
+
+def test_a_clock_that_is_put_back_does_not_keep_the_leases_of_the_dead(ledger, redis_client):
+    redis_client.zadd("broker:workers", {"dead": ms(redis_client) + 3_600_000})
+    publish(ledger, order("x"))
+    claim(ledger, worker="dead")
+    ledger.recover(worker="alive", lease=0.05)
+    until(lambda: ledger.recover(worker="alive", lease=60) == [("f", "x", 1)])
+
+
+def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(ledger, redis_client):
+    ledger.recover(worker="dead", lease=0.05)
+    publish(ledger, order("x"), order("y"))
+    claim(ledger, 1, worker="dead")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            publish(ledger, order("z"))
+        until(lambda: ledger.recover(worker="alive", lease=60) == [("f", "x", 1)])
+        for one in claim(ledger, worker="alive").claimed:
+            assert ledger.settle("alive", [settlement_of(one)], [("f", b"[]")]) == [True]
+        assert ledger.settle("alive", [], [("f", b"[]")]) == []
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert (account(redis_client).finished, account(redis_client).queued) == (2, 0)
+    assert redis_client.xlen("broker:logs:f") == 3
+
+
+def ms(client):
+    seconds, micros = client.time()
+    return seconds * 1000 + micros // 1000
+
+
+def settlement_of(claimed, verdict="finished"):
+    return Settlement(verdict=verdict, queue=claimed.queue, id=claimed.id, execution=claimed.execution)
 
 
 def test_only_what_really_ran_counts_as_crashed_again(ledger):
