@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,13 +15,16 @@ from broker.errors import SourceError
 from sources._http.bridge import Bridge, Released
 from sources._http.listener import Listener
 from sources._http.message import Refused, Request, Response, headers_of, say
-from sources._http.route import Route, Table
+from sources._http.route import Match, Route, Table
 
 BODIES_LIMIT = 64 << 20
 """Bytes that all bodies still arriving may hold together."""
 
 DRAIN = 0.5
 """Seconds that requests in progress get when a source stops."""
+
+SETTLING = 1.0
+"""Seconds after the first endpoint in which the others of the host come."""
 
 RETRY_LATER = (b"retry-after", b"5")
 CLOSE = (b"connection", b"close")
@@ -91,6 +96,7 @@ class Server:
         self._table: Table[_Mount] = Table()
         self._listener: Listener | None = None
         self._arriving = 0
+        self._settled_at = 0.0
 
     @property
     def port(self) -> int | None:
@@ -119,6 +125,7 @@ class Server:
             if common := sorted(set(other.route.claims) & set(endpoint.route.claims)):
                 raise SourceError(f"{common[0]} is already served by the source {other.endpoint.name!r}")
         if self._listener is None or not self._listener.alive:
+            self._settled_at = time.monotonic() + SETTLING
             self._listener = Listener(self._host, self._port, self._serve)
         mount = _Mount(endpoint, self._listener)
         self._table = Table([*self._mounts, mount])
@@ -135,7 +142,7 @@ class Server:
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request (ASGI)."""
         method, headers = scope["method"], headers_of(scope["headers"])
-        match = self._table.find(method, scope["path"])
+        match = await self._find(method, scope["path"])
         if match.found is not None:
             request = Request(
                 method=method,
@@ -153,6 +160,14 @@ class Server:
         else:
             response = say(404, message="no such path")
         await _send(response, send)
+
+    async def _find(self, method: str, path: str) -> Match[_Mount]:
+        """Return whose request it is; one that comes before its source waits, as a 404 would be taken for final."""
+        while True:
+            match = self._table.find(method, path)
+            if match.found is not None or time.monotonic() >= self._settled_at:
+                return match
+            await asyncio.sleep(0.02)
 
     async def _read(self, receive: Any, headers: dict[str, str], limit: int) -> bytes:
         """Return the body; it is refused as soon as it is, or says that it will be, too long."""

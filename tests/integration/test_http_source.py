@@ -231,6 +231,19 @@ def test_sources_on_one_address_share_a_server_and_the_last_one_ends_it(alone, c
         client.post(f"{base}/a")
 
 
+def test_a_request_that_comes_before_its_source_waits_for_it(alone, client, monkeypatch):
+    monkeypatch.setattr("sources._http.server.SETTLING", 30)
+    other = beside(alone, "other")
+    with serving(alone, route="POST /a") as base:
+        early = threading.Thread(target=lambda: answers.append(client.post(f"{base}/b").status_code))
+        answers = []
+        early.start()
+        assert client.post(f"{base}/a").status_code == 202
+        with serving(other, route="POST /b"):
+            early.join(10)
+    assert answers == [202]  # a 404 would be taken for final
+
+
 def test_a_source_that_stopped_can_start_again(alone, client):
     for _ in range(2):
         with serving(alone) as base:
