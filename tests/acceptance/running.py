@@ -50,6 +50,8 @@ class Broker:
         """What `broker up` has printed, all starts after one another."""
         self._others: list[subprocess.Popen[bytes]] = []
         self._open = ExitStack()
+        self.extra_environ: dict[str, str] = {}
+        """What its processes get besides."""
         self._temporary = root / "tmp"
         self._temporary.mkdir(parents=True)
 
@@ -76,7 +78,7 @@ class Broker:
             for name, value in os.environ.items()
             if not name.startswith(("BROKER_", "PYTEST_", "COV_", "COLUMNS", "LINES"))
         }
-        return {**kept, "TMPDIR": str(self._temporary)}
+        return {**kept, **self.extra_environ, "TMPDIR": str(self._temporary)}
 
     def start(self) -> None:
         """Run `broker up` and wait until its workers and sources are there."""
@@ -131,6 +133,10 @@ class Broker:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
         assert self._ended(5) == -signal.SIGKILL
+
+    def killed(self) -> None:
+        """Wait for the end of `broker up`, which somebody has killed, and of what it had started."""
+        assert self._ended(10) == -signal.SIGKILL
 
     def processes(self) -> list[psutil.Process]:
         """Return every living process of this project: by its TMPDIR, its arguments, or the folder it is in."""
