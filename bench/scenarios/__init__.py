@@ -1,0 +1,1 @@
+"""Scenarios: what is measured, one file each; each has `NAME`, `TITLE` and `cases(room)`."""
