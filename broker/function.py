@@ -57,8 +57,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: str
     handler: str
-    """`handlers/thumbnail.py:handler`, `package.module:handler` or `package.module.handler`."""
-    runtime: Literal["python"] = "python"
+    """`handlers/thumbnail.py:handler`, `package.module:handler`, or what the runtime takes; see docs/runtimes.md."""
+    runtime: Literal["python", "nodejs", "exec"] = "python"
     timeout: Duration = Duration(30)
     memory: Size = Size(256 << 20)
     processes: Count = 1024

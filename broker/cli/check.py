@@ -10,6 +10,7 @@ from broker import config as configuration
 from broker.cli import _plan
 from broker.cli._output import Column, json_option, print_json, print_table
 from broker.cli._project import Project, pass_project
+from broker.config.programs import require_programs
 
 
 @click.command()
@@ -22,6 +23,7 @@ def check(project: Project, schema: bool, as_json: bool) -> None:
         click.echo(json.dumps(configuration.schema(), indent=2))
         return
     config = project.config
+    require_programs(config)
     complaints = _plan.complaints(config)
     if as_json:
         print_json(

@@ -11,6 +11,7 @@ import click
 from broker import address
 from broker.cli import _plan
 from broker.cli._project import Project, pass_project
+from broker.config.programs import require_programs
 from broker.errors import BrokerError
 from broker.leash import follow_parent
 from broker.store.embedded import Server
@@ -34,6 +35,7 @@ def up(project: Project) -> int:
     Ctrl-C stops it: sources first, then the workers, which finish what they run. A second Ctrl-C does not wait.
     """
     config = project.config
+    require_programs(config)
     server = Server(config.data, fsync=config.settings.fsync) if config.settings.redis is None else None
     complaints = _plan.complaints(config)
     hosts, workers = commands(config)
@@ -82,6 +84,7 @@ def worker(project: Project, burst: bool, name: str | None, supervised: bool) ->
 
     if supervised:
         follow_parent()
+    require_programs(project.config)
     return _serve(lambda: main(project.config, burst=burst, name=name))
 
 

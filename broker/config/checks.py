@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker import runtimes
 from broker.config.settings import PlainQueues, Settings
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
@@ -17,14 +15,13 @@ from broker.flow import is_path
 from broker.function import Function, Retry
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
-from broker.quantity import Duration, Size
+from broker.quantity import Duration
 from broker.source import Source
 from broker.trigger import Trigger
 
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _LEAST_TIME = Duration(0.001)
 SERIALIZERS = ("pickle", "json")
-_LEAST_MEMORY = Size(16 << 20)  # less does not start an interpreter
 
 
 def check(
@@ -82,16 +79,18 @@ def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collectio
 
 def _check_function(reader: Reader, function: Function, root: Path) -> None:
     place = inside("functions", function.name)
-    if function.handler is not MISSING and (problem := _missing_handler(function.handler, root)):
+    runtime = runtimes.find(function.runtime)
+    unknown = any(mistake.place == f"{place}.runtime" for mistake in reader.mistakes)
+    if function.handler is not MISSING and not unknown and (problem := runtime.problem(function.handler, root)):
         reader.wrong(f"{place}.handler", reader.redact(problem, f"{place}.handler"))
     for key in ("timeout", "init_timeout", "max_age"):
         limit: Duration | None = getattr(function, key)
         if limit is not None and limit < _LEAST_TIME:
             shown = reader.show(str(limit), f"{place}.{key}")
             reader.wrong(f"{place}.{key}", f"expected at least {_LEAST_TIME}, got {shown}")
-    if function.memory < _LEAST_MEMORY:
+    if function.memory < runtime.LEAST_MEMORY:
         shown = reader.show(str(function.memory), f"{place}.memory")
-        reader.wrong(f"{place}.memory", f"expected at least {_LEAST_MEMORY}, got {shown}")
+        reader.wrong(f"{place}.memory", f"expected at least {runtime.LEAST_MEMORY}, got {shown}")
     for name, value in function.variables.items():
         if not name or "=" in name or "\0" in name + value:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
@@ -121,40 +120,6 @@ def _check_path(reader: Reader, function: Function, key: str) -> None:
         reader.wrong(
             place, f'expected a path such as "subject" or "data.customer", got {reader.show(path, place)}', hint
         )
-
-
-def _missing_handler(handler: str, root: Path) -> str:
-    """Return what is missing for the handler to be there, without importing anything; or nothing."""
-    module, _, name = handler.rpartition(":") if ":" in handler else handler.rpartition(".")
-    is_file = module.endswith(".py") or "/" in module
-    if not module or not all(part.isidentifier() for part in name.split(".")) or (is_file and ":" not in handler):
-        forms = '"handlers/thumbnail.py:handler" or "package.module.handler"'
-        return f"expected {forms}, got {json.dumps(handler, ensure_ascii=False)}"
-    if is_file:
-        path = root / module
-        if path.is_file():
-            return ""
-        beside = [str(Path(module).parent / each.name) for each in path.parent.glob("*.py")]
-        hint = nearest(module, beside)
-        return f"there is no file {module} in {root}" + (f"; {hint}" if hint else "")
-    return "" if _importable(module, root) else f"there is no module {module}, neither in {root} nor installed"
-
-
-def _importable(module: str, root: Path) -> bool:
-    top, *rest = module.split(".")
-    if not all(part.isidentifier() for part in (top, *rest)):
-        return False
-    spec: ModuleSpec | None = PathFinder.find_spec(top, [str(root)])
-    if spec is None:
-        try:
-            spec = importlib.util.find_spec(top)  # imports nothing, as the name has no dot
-        except ValueError:  # a module that was made by hand, such as __main__
-            return False
-    for part in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return False
-        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
-    return spec is not None
 
 
 def _check_destination(

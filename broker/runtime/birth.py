@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from broker import runtimes
 from broker.function import Function
 from broker.payload import REGION, arn
 from broker.runtime.frames import frame
@@ -38,9 +38,6 @@ INHERITED = frozenset(
 """The variables that functions share with the broker, besides LC_*; others, and so every secret, are kept from them."""
 
 
-_LANGUAGES = {"python": f"python{sys.version_info.major}.{sys.version_info.minor}"}
-
-
 def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of the nursery; each environment overwrites the mark in place."""
     kept = {name: value for name, value in environ.items() if name in INHERITED or name.startswith("LC_")}
@@ -49,10 +46,13 @@ def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 def request(function: Function, *, environment: str, token: str, root: Path, tmp: Path) -> bytes:
     """Return the frame that asks the nursery for an environment."""
+    runtime = runtimes.find(function.runtime)
     spec = {
         "start": environment,
         "name": function.name,
         "handler": function.handler,
+        "speech": runtime.SPEECH,
+        "argv": runtime.argv(function.handler, root, function.memory),
         "root": str(root),
         "token": token,
         "variables": {"TMPDIR": str(tmp), **function.variables, **lambda_variables(function, environment, root)},
@@ -81,13 +81,13 @@ def lambda_variables(function: Function, environment: str, root: Path) -> dict[s
     zone are the function's own if it names them.
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
-    told = function.variables
+    told, runtime = function.variables, runtimes.find(function.runtime)
     region = region_of(function)
     return {
-        "_HANDLER": function.handler,
+        "_HANDLER": runtime.inner(function.handler),
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": told.get("AWS_DEFAULT_REGION", region),
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{_LANGUAGES[function.runtime]}",
+        **({"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime.LANGUAGE}"} if runtime.LANGUAGE else {}),
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(max(1, function.memory >> 20)),

@@ -37,7 +37,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     us: int = 0
     rss: int = 0
     end: bool = False
-    """It exits after this reply, because memory has run out."""
+    """It exits after this reply: because memory has run out, or for what `message` says."""
     ready: bool = False
     """The handler is imported, after `us` microseconds; the body lists the files."""
     files: bool = False

@@ -83,7 +83,7 @@ class Environment:
         self._overdue: str | None = None
         """The invocation for whose timeout it was killed."""
         self._exhausted = False
-        """It ends by itself, because memory ran out; what was sent after that never began."""
+        """It ends by itself, because memory ran out or so; what was sent after that never began."""
         self._status: int | None = None
         self._by_us = False
         """The nursery killed it on our request, while it lived."""
@@ -251,7 +251,8 @@ class Environment:
             self._rss = max(self._rss, reply.rss, self._watch.peak)
             if reply.end:
                 self._exhausted = True
-                self._why = OutOfMemory(f"ran out of memory; the limit is {self.function.memory}")
+                memory = f"ran out of memory; the limit is {self.function.memory}"
+                self._why = EnvironmentDied(reply.message) if reply.message else OutOfMemory(memory)
             messages.append(Done(reply.id, reply.ok, body, reply.us / 1000, self._rss))
         elif reply.init_error:
             self._why = _INIT_ERRORS.get(reply.init_error, InitFailed)(reply.message)
@@ -285,7 +286,7 @@ class Environment:
 
     def _verdict(self) -> FunctionError:
         code = os.waitstatus_to_exitcode(self._status or 0)
-        if self._starved or (code == -signal.SIGKILL and self._rss > self.function.memory):  # quicker than we
+        if self._starved or (code < 0 and self._rss > self.function.memory):  # the kernel or the language was quicker
             return outgrown(self._rss, self.function.memory)
         if self._stop_at is not None and (code == 0 or self._by_us):
             return EnvironmentDied("was stopped")

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.runtime import bootstrap, cgroup, confinement, kernel, limits
+from broker.runtime.become import Runs, become
 from broker.runtime.frames import FrameReader, frame
 
 _RECEIVE = 64 << 10
@@ -76,7 +77,7 @@ class Forkserver:
         self._mark = kernel.variable_address(limits.MARK)
         self._wake, self._waker = socket.socketpair()
 
-    def run(self) -> bootstrap.Environment | None:
+    def run(self) -> Runs | None:
         """Serve the worker until it goes away, then return None; in a forked child return the environment to run."""
         for one in (self._wake, self._waker):
             one.setblocking(False)
@@ -124,7 +125,7 @@ class Forkserver:
                 self._descriptors.extend(array.array("i", payload))
         return [json.loads(header) for header, _ in self._frames.feed(data)]
 
-    def _start(self, request: dict[str, Any]) -> bootstrap.Environment | None:
+    def _start(self, request: dict[str, Any]) -> Runs | None:
         """Fork an environment; return it in the child."""
         request["born"] = time.monotonic()
         control, output = self._descriptors.popleft(), self._descriptors.popleft()
@@ -144,7 +145,7 @@ class Forkserver:
         os.close(output)
         return None
 
-    def _become(self, spec: Mapping[str, Any], control: int, output: int, parent: int) -> bootstrap.Environment:
+    def _become(self, spec: Mapping[str, Any], control: int, output: int, parent: int) -> Runs:
         """Turn this copy of the fork server into an environment, which shares nothing with it."""
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -167,11 +168,7 @@ class Forkserver:
         time.tzset()
         confinement.confine(spec["bounds"], parent=parent)
         os.chdir(spec["root"])
-        more = spec["variables"].get("PYTHONPATH", "")
-        sys.path[:0] = [spec["root"], *filter(None, more.split(os.pathsep))]
-        sys.argv = [spec["handler"]]
-        gc.enable()
-        return bootstrap.Environment(spec, socket.socket(fileno=own[0]), own[1])
+        return become(spec, *own)
 
     def _reap(self) -> None:
         """Collect what has ended; report the environments of which nothing is left, and kill what is."""

@@ -1,0 +1,69 @@
+"""Python, the one that runs broker: `handlers/hello.py:handler`, `package.module:handler`, `package.module.handler`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Final
+
+from broker.names import nearest
+from broker.quantity import Size
+from broker.runtimes import Speech
+
+SPEECH: Final[Speech] = "python"
+LANGUAGE: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
+LEAST_MEMORY: Final = Size(16 << 20)
+
+
+def problem(handler: str, root: Path) -> str:
+    """Return what is missing for the handler to be there, without importing anything; or nothing."""
+    module, _, name = handler.rpartition(":") if ":" in handler else handler.rpartition(".")
+    is_file = module.endswith(".py") or "/" in module
+    if not module or not all(part.isidentifier() for part in name.split(".")) or (is_file and ":" not in handler):
+        forms = '"handlers/thumbnail.py:handler" or "package.module.handler"'
+        return f"expected {forms}, got {json.dumps(handler, ensure_ascii=False)}"
+    if is_file:
+        path = root / module
+        if path.is_file():
+            return ""
+        beside = [str(Path(module).parent / each.name) for each in path.parent.glob("*.py")]
+        hint = nearest(module, beside)
+        return f"there is no file {module} in {root}" + (f"; {hint}" if hint else "")
+    return "" if _importable(module, root) else f"there is no module {module}, neither in {root} nor installed"
+
+
+def argv(handler: str, root: Path, memory: int) -> list[str]:
+    """Return nothing: the process has Python already."""
+    del handler, root, memory
+    return []
+
+
+def inner(handler: str) -> str:
+    """Return what goes into _HANDLER."""
+    return handler
+
+
+def missing(handler: str, root: Path, path: str) -> str:
+    """Return nothing: it runs."""
+    del handler, root, path
+    return ""
+
+
+def _importable(module: str, root: Path) -> bool:
+    top, *rest = module.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return False
+    spec: ModuleSpec | None = PathFinder.find_spec(top, [str(root)])
+    if spec is None:
+        try:
+            spec = importlib.util.find_spec(top)  # imports nothing, as the name has no dot
+        except ValueError:  # a module that was made by hand, such as __main__
+            return False
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
+    return spec is not None
