@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from broker import logs
-from broker.errors import EnvironmentDied, Expired, Foreign, FunctionError, PayloadFailed, Stopped, WorkerLost
+from broker.errors import EnvironmentDied, Expired, Foreign, FunctionError, PayloadFailed, WorkerLost
 from broker.event import Event, rfc3339
 from broker.function import Function
 from broker.ledger import Claimed, Order, Settlement
@@ -137,8 +137,6 @@ class Attempt:
         """Settle it as its environment says that it ended."""
         if isinstance(message, Died):
             failure, duration_ms = Failure.of(message.error, message.body), self.running_for() * 1000
-            if isinstance(message.error, Stopped):
-                return self.bury(failure, follow)
             self.say(f"[ERROR] {failure.reason}: {message.error}", "ERROR")
             return self.fail(failure, follow, duration_ms=duration_ms, used=message.max_rss)
         if not message.ok:
@@ -207,7 +205,8 @@ class Attempt:
         delay = retry.delay(failures)
         age = time.time() + delay - one.accepted_ms / 1000
         too_old = max_age is not None and age > max_age
-        if failures >= retry.tries(failure.verdicts) or too_old or (failure.crashed and one.crashes + 1 >= POISON):
+        poison = failure.crashed and one.crashes + 1 >= POISON
+        if failures >= retry.tries(failure.verdicts) or too_old or poison or failure.verdicts[0] == "Stopped":
             return self._dead(one, failure, follow)
         return Settlement(
             verdict="retry",
@@ -231,7 +230,7 @@ class Attempt:
             traceback=traceback_text(failure.body),
             reason=failure.reason,
             failed=True,
-            stopped=failure.reason == "Stopped",
+            stopped=failure.verdicts[0] == "Stopped",
             told=one.told,
             orders=tuple(follow(destination, self._outcome(one, "failed", failure.body))) if destination else (),
         )
@@ -267,9 +266,10 @@ class Attempt:
         )
 
     def _billed(self, settlements: list[Settlement], duration_ms: float) -> list[Settlement]:
-        """Put the attempt's bill on the first settlement; the others of a batch cost nothing more."""
-        settlements[0] = msgspec.structs.replace(
-            settlements[0],
+        """Put the attempt's bill on one settlement, the first that failed if one did; others cost nothing more."""
+        number = next((n for n, one in enumerate(settlements) if one.failed), 0) if len(settlements) > 1 else 0
+        settlements[number] = msgspec.structs.replace(
+            settlements[number],
             billed_ms=logs.billed_ms(duration_ms) if duration_ms else 0,
             megabytes=self.function.memory >> 20,
             cold=self.cold is not None,

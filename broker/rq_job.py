@@ -71,19 +71,21 @@ def invoke(function: str, event: Any, client_context: Any = None) -> Any:
     publisher = Publisher(config, ledger)
     if (hopeless := attempt.hopeless(config.sources)) is not None:
         (settlement,) = attempt.bury(Failure.of(hopeless), publisher.follow)
+        cpu_us = 0
     else:
         message = _run(config.root, attempt, lambda: _write_lines(ledger, job, attempt))
         (settlement,) = attempt.conclude(message, publisher.follow)
-    return _settle(ledger, job, attempt, settlement)
+        cpu_us = message.cpu_us
+    return _settle(ledger, job, attempt, settlement, {function: cpu_us} if cpu_us else {})
 
 
-def _settle(ledger: Ledger, job: Job, attempt: Attempt, settlement: Settlement) -> Any:
+def _settle(ledger: Ledger, job: Job, attempt: Attempt, settlement: Settlement, cpu: dict[str, int]) -> Any:
     """Book how the attempt ended, then tell RQ the same, which writes it down once more in its own way."""
     if settlement.verdict == "retry":
-        _write_lines(ledger, job, attempt)
+        ledger.settle(_worker(job), [], _entries(attempt), cpu)
         stock.count_failure(job.connection, settlement)
         return Retry(max=(job.number_of_retries or 0) + 1, interval=math.ceil(settlement.delay))
-    (ours,) = ledger.settle(_worker(job), [settlement], _entries(attempt))
+    (ours,) = ledger.settle(_worker(job), [settlement], _entries(attempt), cpu)
     if settlement.verdict == "finished":
         return msgspec.json.decode(settlement.result)
     if not ours:  # the lease was lost and another has it: had RQ a failure to note, it would be in two places

@@ -25,13 +25,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What was used, of one function or several, in a day or several."""
 
     requests: int = 0
-    """Attempts that ended."""
+    """Attempts that ended; a batch is one."""
     errors: int = 0
-    """Those of them that failed."""
+    """Those of them that failed, wholly or in part."""
+    throttles: int = 0
+    """How often an invocation was refused because the queue was full."""
     billed_ms: int = 0
     mb_ms: int = 0
     """Billed milliseconds times megabytes of memory."""
     cold_starts: int = 0
+    cpu_us: int = 0
+    """Microseconds of processor time, with what importing the handler took."""
     log_bytes: int = 0
 
     @property
@@ -43,6 +47,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def gb_seconds(self) -> float:
         """Billed time times memory, in seconds times gigabytes (of 1024 MB)."""
         return self.mb_ms / 1024 / 1000
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time in seconds."""
+        return self.cpu_us / 1e6
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__struct_fields__})

@@ -83,6 +83,8 @@ class Worker(rq.Worker):
         self._settlements: list[Settlement] = []
         self._lines: dict[str, list[logs.Line]] = {}
         """function -> lines that are not in its log stream yet."""
+        self._cpu: dict[str, int] = {}
+        """function -> microseconds of processor time that are not in its usage yet."""
         self._execution_number = 0
         self._ended = 0
         self._beat_at = self._registered_at = self._reconcile_at = 0.0
@@ -208,6 +210,9 @@ class Worker(rq.Worker):
                         printing.say(line.text, line.level, line.time_ms)
                 continue
             attempt = self._pool.settle(place, message)
+            if isinstance(message, Done | Died) and message.cpu_us:
+                name = place.environment.function.name
+                self._cpu[name] = self._cpu.get(name, 0) + message.cpu_us
             if attempt is not None and isinstance(message, Done | Died):
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
@@ -218,11 +223,12 @@ class Worker(rq.Worker):
         self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
 
     def _settle(self) -> None:
-        while self._settlements or self._lines:
+        while self._settlements or self._lines or self._cpu:
             group = self._settlements[:GROUP]
             log_entries = [(name, entry) for name, lines in self._lines.items() for entry in logs.entries(lines)]
-            answers = self.ledger.settle(self.name, group, log_entries)
+            answers = self.ledger.settle(self.name, group, log_entries, self._cpu)
             self._lines.clear()
+            self._cpu.clear()
             del self._settlements[: len(group)]
             for settlement, written in zip(group, answers, strict=True):
                 if not written:

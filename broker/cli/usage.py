@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from broker.quantity import Duration
     from broker.usage import By, Usage
 
-_FIGURES = ("requests", "errors", "billed_seconds", "gb_seconds", "cold_starts", "log_bytes")
+_FIGURES = (
+    *("requests", "errors", "throttles", "cold_starts"),
+    *("billed_seconds", "gb_seconds", "cpu_seconds", "log_bytes"),
+)
 
 
 @click.command()
@@ -61,8 +64,10 @@ def _row(by: By, name: str, used: Usage) -> dict[str, Any]:
         by: name,
         "requests": used.requests,
         "errors": used.errors,
+        "throttles": used.throttles,
+        "cold_starts": used.cold_starts,
         "billed_seconds": round(used.billed_seconds, 3),
         "gb_seconds": round(used.gb_seconds, 6),
-        "cold_starts": used.cold_starts,
+        "cpu_seconds": round(used.cpu_seconds, 3),
         "log_bytes": used.log_bytes,
     }

@@ -5,6 +5,7 @@ local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
 local FINISHED, FAILED, SCHEDULED, RESULTS = 'rq:finished:', 'rq:failed:', 'rq:scheduled:', 'rq:results:'
 local DEFERRED, TURNS, TURN = 'rq:deferred:', 'broker:turns', 'broker:turn:'
 local BOOKS, WAKE = 'broker:books:', 'broker:wake'
+local USAGE, KEEP_USAGE = 'broker:usage:', 400 * 86400
 local RATE = 'broker:rate:'
 local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
 
@@ -111,7 +112,12 @@ local function finish_call()
     rung[queue] = true -- so that idle workers learn of the new due time
   end)
   for key, row in pairs(sums) do
-    for field, n in pairs(row) do call('HINCRBY', key, field, n) end
+    for field, n in pairs(row) do
+      -- Whoever begins the usage of a day sees to it that it ends; the books do not.
+      if call('HINCRBY', key, field, n) == n and string.sub(key, 1, #USAGE) == USAGE then
+        call('EXPIRE', key, KEEP_USAGE)
+      end
+    end
   end
   for queue in pairs(rung) do call('PUBLISH', WAKE, queue) end
 end

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -30,6 +31,8 @@ WAKE = "broker:wake"
 """The channel on which a queue's name is published when something begins to wait in it."""
 
 ACCEPTED, DUPLICATE, FULL = 1, 0, -1
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 _AWAY = (
     exceptions.ConnectionError,
@@ -241,13 +244,18 @@ class Ledger:
         return Claim(claimed=claimed, due_in=due_in)
 
     def settle(
-        self, worker: str, settlements: Sequence[Settlement], log: Sequence[tuple[str, bytes]] = ()
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        log: Sequence[tuple[str, bytes]] = (),
+        cpu: Mapping[str, int] = NOTHING,
     ) -> list[bool]:
         """Write down how attempts ended; False for those whose lease had passed to another: nothing was changed.
 
-        `log` holds (function, entry) for their log streams; see broker/logs.py. They are written in any case.
+        `log` holds (function, entry) for their log streams; see broker/logs.py. `cpu` holds what processor time each
+        function has spent since it was told last, in microseconds. Both are written in any case.
         """
-        if not settlements and not log:
+        if not settlements and not log and not cpu:
             return []
         moment = datetime.now(UTC)
         lines = _Lines()
@@ -272,6 +280,9 @@ class Ledger:
         arguments.append(len(log))
         for entry in log:
             arguments += entry
+        arguments.append(len(cpu))
+        for spent in cpu.items():
+            arguments += spent
         head = [worker, iso(moment), moment.date().isoformat(), self._log_entries, *lines.arguments()]
         sent = [*itertools.chain.from_iterable(usual.values()), *others]
         written = [True] * len(settlements)

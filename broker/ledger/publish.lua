@@ -19,7 +19,10 @@ for i = 1, n do
     joined[order.id] = true
     local line = order.line
     line.waiting = line.waiting + 1
-    if line.waiting > line.max_queue then refused[event] = true end
+    if line.waiting > line.max_queue then
+      refused[event] = true
+      add(USAGE .. string.sub(now_iso, 1, 10) .. ':' .. function_of(line.queue), 'throttles', 1)
+    end
   end
 end
 for i = 1, n do

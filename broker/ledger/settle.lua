@@ -4,7 +4,9 @@
 --     id, number of the execution (the rest of its name is the worker's), billed ms;
 --   n, n settlements: verdict, queue, id, execution, result (base64), keep (s), billed ms, MB, details (JSON, or ''),
 --     m, m orders that follow from it;
---   k, k log entries: function, lines (JSON); they are written whoever holds the leases: what was printed was printed.
+--   k, k log entries: function, lines (JSON);
+--   c, c times function, processor time (microseconds).
+-- The last two are written whoever holds the leases: what was printed was printed, what was spent was spent.
 -- Details: error (base64), delay (s), reason, failed, crashed, stopped, cold, again, told, body (for a waiting publisher).
 -- Billed is empty where nothing is metered: for what was not run, and for all of a batch but its first.
 -- Answers the positions, counted over groups and settlements, of what was refused because the lease (or the dead letter)
@@ -131,7 +133,7 @@ local meters = {} -- queue -> its function's sums
 local function meter(queue)
   local sum = meters[queue]
   if not sum then
-    local usage = 'broker:usage:' .. day .. ':' .. function_of(queue)
+    local usage = USAGE .. day .. ':' .. function_of(queue)
     sum = sums[usage] or { requests = 0, billed_ms = 0, mb_ms = 0 }
     sums[usage], meters[queue] = sum, sum
   end
@@ -208,8 +210,9 @@ end
 for _ = 1, take_number() do
   local name, entry = take(), take()
   call('XADD', 'broker:logs:' .. name, 'MAXLEN', '~', log_entries, '*', 'l', entry)
-  add('broker:usage:' .. day .. ':' .. name, 'log_bytes', #entry)
+  add(USAGE .. day .. ':' .. name, 'log_bytes', #entry)
 end
+for _ = 1, take_number() do add(USAGE .. day .. ':' .. take(), 'cpu_us', take_number()) end
 for queue, row in pairs(finished) do
   for first = 1, #row, 1000 do call('ZADD', FINISHED .. queue, unpack(row, first, math.min(first + 999, #row))) end
   call('ZREMRANGEBYSCORE', FINISHED .. queue, '-inf', '(' .. now)

@@ -14,6 +14,9 @@ from broker.ledger.ledger import Claimed, Settlement, available, function_of
 if TYPE_CHECKING:
     from redis import Redis
 
+KEEP_USAGE = 400 * 86400
+"""Seconds for which a day's usage is kept; common.lua has the same."""
+
 
 def count_attempt(
     client: Redis, *, queue: str, id_: str, execution: str, event: bytes, client_context: bytes
@@ -59,5 +62,6 @@ def count_failure(client: Redis, settlement: Settlement) -> None:
     pipeline.hset(key, "reason", settlement.reason)
     for field, amount in bill.items():
         pipeline.hincrby(usage, field, amount)
+    pipeline.expire(usage, KEEP_USAGE)
     with available():
         pipeline.execute()

@@ -32,10 +32,14 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """The header of what an environment says; which fields are set tells what it is about."""
 
     id: str = ""
-    """An attempt has ended, `ok` or not, after `us` microseconds; `rss` is the peak memory in bytes."""
+    """An attempt has ended, `ok` or not, after `us` microseconds; `rss` is the peak memory in bytes.
+
+    `cpu` is the processor time, in microseconds, that was not told before.
+    """
     ok: bool = False
     us: int = 0
     rss: int = 0
+    cpu: int = 0
     end: bool = False
     """It exits after this reply: because memory has run out, or for what `message` says."""
     ready: bool = False

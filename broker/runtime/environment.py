@@ -90,6 +90,9 @@ class Environment:
         self._starved = False
         """The kernel killed it because its control group had reached its memory limit."""
         self._rss = 0
+        self._cpu_us = 0
+        """Processor time that messages have told."""
+        self._cpu_left_us = 0
         self._refusal = b""
         self._files: list[tuple[Path, int, int]] = []
         self._stale = False
@@ -206,8 +209,10 @@ class Environment:
         *,
         by_us: bool = False,
         out_of_memory: bool = False,
+        cpu_us: int = 0,
     ) -> None:
-        """Take the nursery's word that nothing of it is left: status as of wait(2), peak memory in bytes."""
+        """Take the nursery's word that nothing of it is left: status and rusage as of wait4(2)."""
+        self._cpu_left_us = cpu_us
         self._status, self._rss, self._by_us = status, max(rss, self._rss, self._watch.peak), by_us
         self._starved = out_of_memory
         self._why = self._why or why
@@ -253,7 +258,8 @@ class Environment:
                 self._exhausted = True
                 memory = f"ran out of memory; the limit is {self.function.memory}"
                 self._why = EnvironmentDied(reply.message) if reply.message else OutOfMemory(memory)
-            messages.append(Done(reply.id, reply.ok, body, reply.us / 1000, self._rss))
+            self._cpu_us += reply.cpu
+            messages.append(Done(reply.id, reply.ok, body, reply.us / 1000, self._rss, reply.cpu))
         elif reply.init_error:
             self._why = _INIT_ERRORS.get(reply.init_error, InitFailed)(reply.message)
             self._refusal = body
@@ -282,7 +288,8 @@ class Environment:
         if self._overdue and current != self._overdue:  # it answered at the last moment, and the next had begun
             error = EnvironmentDied("was killed because the attempt before this one took too long")
         unstarted = pending[1:] if began else pending
-        return Died(error, current, unstarted, self._rss, not self.ready, self._refusal)
+        cpu_us = max(0, self._cpu_left_us - self._cpu_us)
+        return Died(error, current, unstarted, self._rss, not self.ready, self._refusal, cpu_us)
 
     def _verdict(self) -> FunctionError:
         code = os.waitstatus_to_exitcode(self._status or 0)

@@ -54,6 +54,7 @@ class _Child:
     killed: bool = False
     status: int | None = None
     rss: int = 0
+    cpu: int = 0
     ended: float = 0
 
 
@@ -179,6 +180,7 @@ class Forkserver:
                 self._brooms.discard(pid)
                 if child := by_pid.get(pid):  # else an orphan that came to us
                     child.status, child.rss, child.ended = status, bootstrap.peak(usage), time.monotonic()
+                    child.cpu = bootstrap.processor_time(usage)
         for child in [each for each in self._children.values() if each.status is not None]:
             orphans = self._orphans()
             left = limits.members(child.name, child.pid) if orphans else []
@@ -190,7 +192,8 @@ class Forkserver:
             if gone or time.monotonic() - child.ended > _PATIENCE:
                 del self._children[child.name]
                 self._remove(child.tmp)
-                self._tell(_ended(child.name, child.status or 0, child.rss, killed=child.killed, oom=oom))
+                used = (child.status or 0, child.rss, child.cpu)
+                self._tell(_ended(child.name, *used, killed=child.killed, oom=oom))
         if not self._children:
             limits.kill(self._orphans())  # they have hidden whose they are; now they can be nobody's
 
@@ -244,9 +247,9 @@ class Forkserver:
 
 
 def _ended(
-    name: str, status: int = 0, rss: int = 0, *, killed: bool = False, oom: bool = False, why: str = ""
+    name: str, status: int = 0, rss: int = 0, cpu: int = 0, *, killed: bool = False, oom: bool = False, why: str = ""
 ) -> dict[str, Any]:
-    return {"ended": name, "status": status, "rss": rss, "killed": killed, "oom": oom, "why": why}
+    return {"ended": name, "status": status, "rss": rss, "cpu": cpu, "killed": killed, "oom": oom, "why": why}
 
 
 def _sweep(folder: str) -> None:

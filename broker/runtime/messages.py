@@ -41,6 +41,8 @@ class Done(msgspec.Struct, frozen=True, gc=False):
     duration_ms: float
     max_rss: int
     """Bytes of memory at the peak of this environment so far."""
+    cpu_us: int
+    """Microseconds of processor time that no message has told yet, of the environment and its children that ended."""
 
 
 class Died(msgspec.Struct, frozen=True):
@@ -56,6 +58,8 @@ class Died(msgspec.Struct, frozen=True):
     """It never became ready."""
     body: bytes = b""
     """When importing the handler raised: the error as in `Done`; else empty."""
+    cpu_us: int = 0
+    """As in `Done`."""
 
 
 Message = Ready | Lines | Done | Died

@@ -112,7 +112,12 @@ class Nursery:
                 environment = self._environments.pop(report["ended"])
                 why = EnvironmentDied(report["why"]) if report["why"] else None
                 environment.ended(
-                    report["status"], report["rss"], why, by_us=report["killed"], out_of_memory=report["oom"]
+                    report["status"],
+                    report["rss"],
+                    why,
+                    by_us=report["killed"],
+                    out_of_memory=report["oom"],
+                    cpu_us=report["cpu"],
                 )
                 ended.append(environment)
         return ended
