@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import pages, plot, records, report
+from bench import pages, plot, profile, records, report
 from bench.__main__ import TITLES, measure
 from bench.case import Case
 from bench.figures import Absence, Figure, Spread, percentile, spread, summary
@@ -118,8 +118,8 @@ def test_the_readmes_table_joins_what_a_contender_did_in_each_scenario():
 
 
 def test_the_pages_have_their_markers():
-    for page in ("README.md", "docs/performance.md"):
-        report.between((ROOT / page).read_text(), "bench", "")
+    for page, name in (("README.md", "bench"), ("docs/performance.md", "bench"), ("docs/performance.md", "profile")):
+        report.between((ROOT / page).read_text(), name, "")
 
 
 def test_records_that_were_cut_off_do_not_count(tmp_path):
@@ -163,3 +163,19 @@ def test_a_peer_that_is_not_installed_is_reported_and_the_others_are_measured(tm
 def test_every_scenario_is_explained():
     explained = (ROOT / "bench/README.md").read_text()
     assert [name for name in TITLES if f"`{name}`" not in explained] == []
+
+
+def test_a_sample_counts_to_the_innermost_file_of_broker_or_to_the_call_that_it_serves():
+    loop = ["main (broker/cli/__init__.py:1)", "Worker.work (broker/worker.py:99)"]
+    samples = {
+        ";".join([*loop, "Pool.give (broker/runtime/pool.py:131)", "min (builtins.py:1)"]): 3,
+        ";".join([*loop, "Ledger.settle (broker/ledger/ledger.py:9)", "pack (redis/connection.py:139)"]): 5,
+        ";".join([*loop, "Ledger.settle (broker/ledger/ledger.py:9)", "X.read_from_socket (redis/hiredis.py:1)"]): 2,
+    }
+    shares = profile.steps(samples)
+    assert list(shares.items()) == [
+        ("settle: arguments", 0.5),
+        ("`broker/runtime/pool.py`", 0.3),
+        ("waits for the server, or for anything at all", 0.2),
+    ]
+    assert "50.0%  pack (redis/connection.py:139)" in profile.hot_lines(samples, 1)
