@@ -99,7 +99,7 @@ class Attempt:
 
     def begin(self) -> None:
         """Note that it is sent to an environment."""
-        self.say(logs.start(self.id))
+        self.say(logs.start(self.id, self.function.version))
         self.unflushed_since = None  # until it prints something or has run for a moment: most end before
 
     def say(self, text: str, level: str = "", time_ms: int | None = None) -> None:

@@ -12,6 +12,8 @@
     ├── UnknownFunction      no such function in the configuration
     ├── UnknownQueue         no such queue source in the configuration
     ├── UnknownInvocation    no such invocation in the ledger
+    ├── BadArchive           a zip is damaged, or holds paths that lead out of its folder
+    ├── LayerFailed          a layer cannot be built; carries what the installer said
     ├── SourceError          a source cannot go on; it is restarted with backoff
     └── FunctionError        an attempt failed
         ├── HandlerMissing   the file, module or name of the handler is not there
@@ -120,6 +122,14 @@ class UnknownQueue(BrokerError):
 
 class UnknownInvocation(BrokerError):
     """There is no such invocation."""
+
+
+class BadArchive(BrokerError):
+    """The zip is damaged, or holds paths that lead out of its folder."""
+
+
+class LayerFailed(BrokerError):
+    """The layer cannot be built."""
 
 
 class SourceError(BrokerError):

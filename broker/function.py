@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,6 +13,13 @@ from broker.quantity import Duration, Rate, Size
 
 Priority = Literal["high", "normal", "low"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+
+LATEST = "$LATEST"
+"""The version whose code is the project's own folder, as it stands there; AWS Lambda's name for the unpublished one."""
+
+
+UNLISTED: Mapping[str, str] = MappingProxyType({"version": LATEST, "code": ""})
+"""Fields of a function that do not stand in its table, besides its name, with their values then."""
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +64,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One `[functions.NAME]` table."""
 
     name: str
+    version: str = LATEST
+    code: str = ""
+    """The hash of the code that was deployed; empty: it is the project's own."""
     handler: str
     """`handlers/thumbnail.py:handler`, `package.module:handler`, or what the runtime takes; see docs/runtimes.md."""
     runtime: Literal["python", "nodejs", "exec"] = "python"
@@ -72,6 +83,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 0
     """How far its processes stand back when processor time is short; 19 gets what nobody else wants."""
     variables: dict[str, str] = {}
+    layers: list[str] = []
+    """Names of `[layers.NAME]` tables: dependencies; where two have the same file, the later one's is used."""
     retry: Retry = Retry()
     max_age: Duration | None = None
     """An invocation older than this is not tried any more; it is a dead letter. None: no limit."""
@@ -99,6 +112,11 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def queue(self, priority: Priority = "normal") -> str:
         """Return the name of the RQ queue that holds this function's invocations of that priority."""
         return self.name if priority == "normal" else f"{self.name}.{priority}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version: what may share environments."""
+        return (self.name, self.version)
 
     @property
     def queues(self) -> tuple[str, str, str]:

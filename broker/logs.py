@@ -49,9 +49,9 @@ def entries(lines: Sequence[Line]) -> Iterator[bytes]:
         yield _encoder.encode(lines[start:])
 
 
-def start(invocation: str) -> str:
+def start(invocation: str, version: str) -> str:
     """Return the START line of an attempt."""
-    return f"START RequestId: {invocation} Version: $LATEST"
+    return f"START RequestId: {invocation} Version: {version}"
 
 
 def end(invocation: str) -> str:

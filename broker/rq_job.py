@@ -23,18 +23,19 @@ from rq import Retry, get_current_job
 from broker import config as configuration
 from broker import logs
 from broker.attempt import Attempt, Failure, traceback_text
-from broker.errors import BrokerError, FunctionError, StoreUnavailable, UnknownFunction
+from broker.errors import BrokerError, FunctionError, InitFailed, StoreUnavailable, UnknownFunction
 from broker.ledger import Ledger, stock
 from broker.publisher import Publisher
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
+from broker.runtime.preparing import prepare, task_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from rq.job import Job
 
+    from broker.config import Config
     from broker.ledger import Settlement
     from broker.runtime.environment import Environment
 
@@ -73,7 +74,7 @@ def invoke(function: str, event: Any, client_context: Any = None) -> Any:
         (settlement,) = attempt.bury(Failure.of(hopeless), publisher.follow)
         cpu_us = 0
     else:
-        message = _run(config.root, attempt, lambda: _write_lines(ledger, job, attempt))
+        message = _run(config, attempt, lambda: _write_lines(ledger, job, attempt))
         (settlement,) = attempt.conclude(message, publisher.follow)
         cpu_us = message.cpu_us
     return _settle(ledger, job, attempt, settlement, {function: cpu_us} if cpu_us else {})
@@ -94,11 +95,15 @@ def _settle(ledger: Ledger, job: Job, attempt: Attempt, settlement: Settlement, 
     raise FunctionError(traceback_text(settlement.error))
 
 
-def _run(root: Path, attempt: Attempt, write: Callable[[], None]) -> Done | Died:
+def _run(config: Config, attempt: Attempt, write: Callable[[], None]) -> Done | Died:
     """Run the attempt in a new environment; `write` is called while it prints."""
-    nursery = Nursery(root)
+    prepared = prepare(task_for(config, attempt.function))
+    nursery = Nursery(config.root)
     try:
-        environment = nursery.start(attempt.function)
+        if prepared.refusal:
+            environment = nursery.refuse(attempt.function, InitFailed(prepared.refusal))
+        else:
+            environment = nursery.start(attempt.function, prepared.stage())
         attempt.begin()
         attempt.given = time.monotonic()
         environment.send(attempt.id, attempt.number, attempt.payload(), attempt.client)

@@ -29,6 +29,7 @@ from broker.publisher import Publisher
 from broker.runtime.messages import Died, Done, Lines, Message
 from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Place, Pool
+from broker.runtime.staging import Staging
 from broker.store import connection
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Worker(rq.Worker):
         self._selector = selectors.DefaultSelector()
         capacity = config.settings.environments or max(4, 2 * (os.cpu_count() or 1))
         self._nursery = Nursery(config.root)
-        self._pool = Pool(self._nursery, self._selector, capacity=capacity)
+        self._pool = Pool(self._nursery, self._selector, Staging(config, self._selector), capacity=capacity)
         self._grace = config.settings.grace
         self._hungry = set(self.functions)
         """Functions that may have something waiting."""

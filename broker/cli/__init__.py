@@ -27,6 +27,7 @@ COMMANDS = {
     "runs": "runs",
     "show": "runs",
     "dead": "dead",
+    "layers": "layers",
     "usage": "usage",
     "status": "status",
     "audit": "status",

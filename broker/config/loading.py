@@ -7,18 +7,20 @@ import re
 import tomllib
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 
 from broker.config.checks import check
+from broker.config.layers import check as check_layers
 from broker.config.schema import schema
 from broker.config.settings import Settings
 from broker.config.table import Reader
 from broker.errors import ConfigError, Mistake
-from broker.function import Function
+from broker.function import UNLISTED, Function
+from broker.layer import Layer
 from broker.names import inside, nearest
 from broker.source import Source, find
 from broker.trigger import Trigger
@@ -26,7 +28,7 @@ from broker.trigger import Trigger
 __all__ = ["Config", "Settings", "load", "schema"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: it parts a queue's name from its priority
-_TABLES = ("broker", "functions", "sources", "triggers")
+_TABLES = ("broker", "functions", "layers", "sources", "triggers")
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -44,6 +46,7 @@ class Config:
     kinds: dict[str, str]
     """Name of a source -> its `kind`."""
     triggers: tuple[Trigger, ...]
+    layers: dict[str, Layer] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -105,8 +108,12 @@ def _read(reader: Reader, document: dict[str, Any], path: Path) -> Config:
             reader.wrong(inside("", key), "unknown table", nearest(key, _TABLES) or f"known: {', '.join(_TABLES)}")
     settings = reader.struct(Settings, document.get("broker", {}), "broker")
     functions = {
-        name: reader.struct(Function, table, place, given={"name": name}, partial=True)
+        name: reader.struct(Function, table, place, given={"name": name, **UNLISTED}, partial=True)
         for name, table, place in _named(reader, document, "functions")
+    }
+    layers = {
+        name: reader.struct(Layer, table, place, given={"name": name})
+        for name, table, place in _named(reader, document, "layers")
     }
     tables = _named(reader, document, "sources")
     sources = {name: _source(reader, table, place, path.parent) for name, table, place in tables}
@@ -114,6 +121,7 @@ def _read(reader: Reader, document: dict[str, Any], path: Path) -> Config:
     kinds = {name: str(table.get("kind")) for name, table, _ in tables if isinstance(table, dict)}
     triggers = [reader.struct(Trigger, table, place, partial=True) for table, place in _triggers(reader, document)]
     check(reader, path.parent, settings=settings, functions=functions, sources=sources, triggers=triggers, kinds=kinds)
+    check_layers(reader, path.parent, layers, functions)
     return Config(
         path=path,
         root=path.parent,
@@ -122,6 +130,7 @@ def _read(reader: Reader, document: dict[str, Any], path: Path) -> Config:
         sources={name: source for name, source in sources.items() if source is not None},
         kinds=kinds,
         triggers=tuple(trigger for trigger in triggers if trigger is not None),
+        layers={name: layer for name, layer in layers.items() if layer is not None},
     )
 
 

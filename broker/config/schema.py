@@ -19,7 +19,8 @@ import msgspec
 from msgspec.structs import fields
 
 from broker.config.settings import Settings
-from broker.function import Function
+from broker.function import UNLISTED, Function
+from broker.layer import Layer
 from broker.quantity import Duration, Rate, Size
 from broker.source import find, shipped
 from broker.trigger import Trigger
@@ -48,7 +49,8 @@ def schema() -> Schema:
         "type": "object",
         "properties": {
             "broker": _struct(Settings, definitions),
-            "functions": _tables(_struct(Function, definitions, given=["name"])),
+            "functions": _tables(_struct(Function, definitions, given=["name", *UNLISTED])),
+            "layers": _tables(_struct(Layer, definitions, given=["name"])),
             "sources": _tables(_source(kinds)),
             "triggers": {"type": "array", "items": _struct(Trigger, definitions)},
         },

@@ -15,6 +15,7 @@ from broker.function import Function
 from broker.payload import REGION, arn
 from broker.runtime.frames import frame
 from broker.runtime.limits import MARK
+from broker.runtime.stage import Stage
 
 INHERITED = frozenset(
     {
@@ -44,7 +45,7 @@ def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
     return {**kept, MARK: "0" * 32}
 
 
-def request(function: Function, *, environment: str, token: str, root: Path, tmp: Path) -> bytes:
+def request(function: Function, *, environment: str, token: str, stage: Stage, tmp: Path) -> bytes:
     """Return the frame that asks the nursery for an environment."""
     runtime = runtimes.find(function.runtime)
     spec = {
@@ -52,10 +53,15 @@ def request(function: Function, *, environment: str, token: str, root: Path, tmp
         "name": function.name,
         "handler": function.handler,
         "speech": runtime.SPEECH,
-        "argv": runtime.argv(function.handler, root, function.memory),
-        "root": str(root),
+        "argv": runtime.argv(function.handler, stage.root, function.memory),
+        "root": str(stage.root),
+        "layers": [str(layer) for layer in stage.layers],
         "token": token,
-        "variables": {"TMPDIR": str(tmp), **function.variables, **lambda_variables(function, environment, root)},
+        "variables": {
+            "TMPDIR": str(tmp),
+            **stage.variables(function.variables),
+            **lambda_variables(function, environment, stage.root),
+        },
         "bounds": bounds(function, tmp),
         "arn": arn("lambda", f"function:{function.name}", region_of(function)),
     }
@@ -89,11 +95,11 @@ def lambda_variables(function: Function, environment: str, root: Path) -> dict[s
         "AWS_DEFAULT_REGION": told.get("AWS_DEFAULT_REGION", region),
         **({"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime.LANGUAGE}"} if runtime.LANGUAGE else {}),
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_VERSION": function.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(max(1, function.memory >> 20)),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/broker/{function.name}",
-        "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{environment}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{environment}",
         "AWS_XRAY_CONTEXT_MISSING": told.get("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR"),
         "LAMBDA_TASK_ROOT": str(root),
         "LAMBDA_RUNTIME_DIR": str(Path(__file__).parent),

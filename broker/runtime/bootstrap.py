@@ -56,7 +56,7 @@ class Environment:
     def run(self) -> None:
         """Import the handler and answer invocations until the worker hangs up."""
         log_to(self._streams[0])
-        files = LoadedFiles(self._spec["root"])
+        files = LoadedFiles(self._spec["root"], self._spec["layers"])
         try:
             handler = self._load()
             self._flush()

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -162,9 +162,10 @@ def _relative(name: str, root: Path) -> str:
 class LoadedFiles:
     """Which files of the project are imported, so that the worker notices when one of them changes."""
 
-    def __init__(self, root: str) -> None:
-        """Take the project's folder. What is imported by now is not the user's."""
+    def __init__(self, root: str, layers: Sequence[str] = ()) -> None:
+        """Take the project's folder, and its layers', which never change. What is imported by now is not the user's."""
         self._root = Path(root)
+        self._layers = layers
         self._seen = set(sys.modules)
         self._looked_ns = time.time_ns()
 
@@ -193,4 +194,6 @@ class LoadedFiles:
         return found
 
     def _is_theirs(self, path: Path) -> bool:
-        return path.is_relative_to(self._root) and "site-packages" not in path.parts
+        if not path.is_relative_to(self._root) or "site-packages" in path.parts:
+            return False
+        return not any(path.is_relative_to(layer) for layer in self._layers)

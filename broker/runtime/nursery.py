@@ -15,13 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from broker.errors import EnvironmentDied
+from broker.errors import EnvironmentDied, FunctionError
 from broker.function import Function
 from broker.runtime import birth, cgroup, limits
 from broker.runtime.channel import Channel
 from broker.runtime.environment import Environment
 from broker.runtime.frames import FrameReader, frame
 from broker.runtime.scratch import Scratch, abandoned
+from broker.runtime.stage import Stage
 
 REPORT_WAIT = 5.0
 """Seconds that the process gets to end with all its environments."""
@@ -60,10 +61,10 @@ class Nursery:
         """Return the descriptor to watch for reading."""
         return self._selector.fileno()
 
-    def start(self, function: Function) -> Environment:
+    def start(self, function: Function, stage: Stage | None = None) -> Environment:
         """Return a new environment at once; invocations may be sent to it, and `Ready` or `Died` follows.
 
-        Raises OSError when there are no descriptors left.
+        Without a stage it runs in the folder of config.toml. Raises OSError when there are no descriptors left.
         """
         if not self.alive:
             self._launch()
@@ -81,7 +82,8 @@ class Nursery:
         tmp = self._scratch.folder(name)
         environment = Environment(function, channel, name=name, tmp=tmp, end=self._end)
         self._environments[name] = environment
-        request = birth.request(function, environment=name, token=token, root=self.root, tmp=tmp)
+        stage = stage or Stage(root=self.root)
+        request = birth.request(function, environment=name, token=token, stage=stage, tmp=tmp)
         try:
             self._ask(request, theirs.fileno(), into)
         except OSError:
@@ -89,6 +91,20 @@ class Nursery:
         finally:
             theirs.close()
             os.close(into)
+        return environment
+
+    def refuse(self, function: Function, why: FunctionError) -> Environment:
+        """Return an environment that has died already in init: what the function stands on cannot be had."""
+        output, into = os.pipe()
+        control, theirs = socket.socketpair()
+        theirs.close()
+        os.close(into)
+        control.setblocking(False)
+        os.set_blocking(output, False)
+        channel = Channel(control, output, secrets.token_hex(8), function.log_limit)
+        name = secrets.token_hex(16)
+        environment = Environment(function, channel, name=name, tmp=self._scratch.folder(name), end=self._end)
+        environment.ended(0, why=why)
         return environment
 
     def read(self) -> list[Environment]:

@@ -7,10 +7,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from broker.errors import FunctionError
+from broker.errors import FunctionError, InitFailed
 from broker.runtime.environment import Environment
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
+from broker.runtime.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,11 +32,12 @@ GROW_AFTER = 0.01
 class Place:
     """One environment in the pool, with the attempts it has been given, in order."""
 
-    __slots__ = ("attempts", "cold", "descriptors", "environment", "idle_since", "init_ms", "retired")
+    __slots__ = ("attempts", "cold", "crew", "descriptors", "environment", "idle_since", "init_ms", "retired")
 
-    def __init__(self, environment: Environment) -> None:
-        """Take a newly started environment."""
+    def __init__(self, environment: Environment, crew: Crew) -> None:
+        """Take a newly started environment, and those of the same function and version."""
         self.environment = environment
+        self.crew = crew
         self.descriptors: tuple[int, ...] = (environment.control, environment.output)
         """Watched for reading, the first also for writing; none when it has died, and its numbers are others'."""
         self.attempts: dict[str, Attempt] = {}
@@ -76,12 +78,14 @@ class Crew:
 class Pool:
     """The environments of one worker. Single-threaded: all is called from the worker's loop."""
 
-    def __init__(self, nursery: Nursery, selector: selectors.BaseSelector, *, capacity: int) -> None:
+    def __init__(self, nursery: Nursery, selector: selectors.BaseSelector, staging: Staging, *, capacity: int) -> None:
         """Watch the environments' files in `selector`, with a function as `data` that returns messages."""
         self._nursery = nursery
+        self._staging = staging
         self._selector = selector
         self._capacity = capacity
-        self._crews: dict[str, Crew] = {}
+        self._crews: dict[tuple[str, str], Crew] = {}
+        """Name and version of a function -> its environments."""
         self._places: dict[Environment, Place] = {}
         self._unflushed: set[Place] = set()
         self._backlog: deque[Attempt] = deque()
@@ -89,9 +93,9 @@ class Pool:
 
     def crew(self, function: Function) -> Crew:
         """Return what the pool has of a function."""
-        crew = self._crews.get(function.name)
+        crew = self._crews.get(function.key)
         if crew is None:
-            crew = self._crews[function.name] = Crew(function)
+            crew = self._crews[function.key] = Crew(function)
         return crew
 
     @property
@@ -117,6 +121,8 @@ class Pool:
     def vacancies(self, function: Function, now: float) -> int:
         """Return how many attempts the function could be given now, with the new environment it may get."""
         crew = self.crew(function)
+        if not self._staging.ready(function, now):
+            return 0
         waiting = sum(1 for attempt in self._backlog if attempt.function.name == function.name)
         room = self._room(crew, now)
         return max(0, (1 if room <= 0 and self._may_wait(crew, now) else room) - waiting)
@@ -206,7 +212,7 @@ class Pool:
         Of a Died the unstarted attempts are kept for another environment, but when it died in init they have failed
         too: the first is returned, and the others follow when they are given out again.
         """
-        crew = self.crew(place.environment.function)
+        crew = place.crew
         if isinstance(message, Ready):
             place.init_ms = message.init_ms
             crew.init_failures = 0
@@ -244,6 +250,7 @@ class Pool:
         """End every environment."""
         for place in list(self._places.values()):
             self._unwatch(place)
+        self._staging.close()
         self._nursery.close()
         self._places.clear()
 
@@ -298,8 +305,12 @@ class Pool:
             self._retire(min(open_places, key=lambda place: len(place.attempts)))
 
     def _start(self, crew: Crew) -> Place:
-        environment = self._nursery.start(crew.function)
-        place = Place(environment)
+        stage = self._staging.of(crew.function)
+        if isinstance(stage, str):
+            environment = self._nursery.refuse(crew.function, InitFailed(stage))
+        else:
+            environment = self._nursery.start(crew.function, stage)
+        place = Place(environment, crew)
         self._places[environment] = place
         crew.places.append(place)
         crew.full_since = None

@@ -51,6 +51,7 @@ def context_type(variables: Mapping[str, str], arn: str) -> type[Context]:
     """Return the class of one function's contexts; what is the same for all of them is set once."""
     fields = {
         "function_name": variables["AWS_LAMBDA_FUNCTION_NAME"],
+        "function_version": variables["AWS_LAMBDA_FUNCTION_VERSION"],
         "invoked_function_arn": arn,
         "memory_limit_in_mb": int(variables["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]),
         "log_group_name": variables["AWS_LAMBDA_LOG_GROUP_NAME"],

@@ -285,7 +285,7 @@ def test_logs_can_be_followed_from_elsewhere(project):
     follower = subprocess.Popen([sys.executable, "-c", code, project.url], stdout=subprocess.PIPE, text=True)
     try:
         (id,) = project.push("x")
-        assert follower.stdout.readline() == logs.start(id) + "\n"
+        assert follower.stdout.readline() == logs.start(id, "$LATEST") + "\n"
         assert follower.stdout.readline() == "hello x\n"
     finally:
         follower.kill()

@@ -270,7 +270,7 @@ def test_the_error_lists_its_mistakes_with_the_file(project, mistakes):
     mistakes("x = 1\ny = 2")
     with pytest.raises(ConfigError) as caught:
         load(project / "config.toml")
-    known = "known: broker, functions, sources, triggers"
+    known = "known: broker, functions, layers, sources, triggers"
     file = project / "config.toml"
     assert str(caught.value) == f"{file}: x: unknown table ({known})\n{file}: y: unknown table ({known})"
 

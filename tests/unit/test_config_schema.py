@@ -12,7 +12,7 @@ from msgspec.structs import fields
 
 from broker import config as configuration
 from broker.config import schema
-from broker.function import Function
+from broker.function import UNLISTED, Function
 from broker.quantity import Duration, Size
 from broker.source import find, shipped
 
@@ -114,7 +114,7 @@ def _reads(kind, text):
 def test_fields_are_described_by_their_docstrings():
     described = schema()["$defs"]["Function"]["properties"]
     assert described["concurrency"]["description"].startswith("How many run at once")
-    assert set(described) == {field.name for field in fields(Function)} - {"name"}
+    assert set(described) == {field.name for field in fields(Function)} - {"name", *UNLISTED}
 
 
 def test_the_schema_that_is_shipped_for_editors_is_the_one_of_this_version():

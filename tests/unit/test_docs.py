@@ -19,7 +19,8 @@ from broker import errors
 from broker.cli import broker as command
 from broker.config import Settings
 from broker.config.settings import PlainQueues
-from broker.function import Batch, Function, Retry
+from broker.function import UNLISTED, Batch, Function, Retry
+from broker.layer import Layer
 from broker.pattern import compile as compile_pattern
 from broker.pattern.operators import OPERATORS
 from broker.quantity import Duration, Size
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "## `[functions.NAME]`": Function,
     "### `retry`": Retry,
     "### `batch`": Batch,
+    "## `[layers.NAME]`": Layer,
     "## `[[triggers]]`": Trigger,
     **{f'### `kind = "{kind}"`': find(kind, ROOT) for kind in sorted(shipped())},
 }
@@ -112,7 +114,7 @@ def default_of(info: msgspec.structs.FieldInfo) -> str:
 def test_every_key_is_documented_with_its_default(heading, kind):
     documented = rows(section(heading))
     for info in fields(kind):
-        if (kind, info.name) == (Function, "name"):
+        if kind in {Function, Layer} and info.name in {"name", *UNLISTED}:
             continue
         assert info.encode_name in documented, f"{heading}: {info.encode_name} is missing"
         assert documented[info.encode_name][2] == default_of(info), f"{heading}: the default of {info.encode_name}"
@@ -208,7 +210,7 @@ def test_json_is_json(block):
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
 def test_configurations_load(block, tmp_path):
     document = tomllib.loads(block.text)
-    if not set(document) & {"broker", "functions", "sources", "triggers"}:
+    if not set(document) & {"broker", "functions", "layers", "sources", "triggers"}:
         assert "project" in document, f"{block}: neither a configuration nor a pyproject.toml"
         return
     text = block.text
@@ -220,6 +222,11 @@ def test_configurations_load(block, tmp_path):
         write(tmp_path / handler, "def handler(event, context): ...\n")
     for file, code in examples("python").items():
         write(tmp_path / file, code)
+    for layer in document.get("layers", {}).values():
+        if isinstance(layer.get("requirements"), str):
+            write(tmp_path / layer["requirements"], "")
+        if "path" in layer:
+            write(tmp_path / layer["path"] / "python/module.py", "")
     write(tmp_path / "config.toml", text)
     variables = {name: value_for(name) for name in re.findall(r"\$\{(\w+)\}", text)}
     configuration.load(tmp_path / "config.toml", environ=variables)
