@@ -6,10 +6,11 @@ Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json
 from __future__ import annotations
 
 import json
+import os
+import random
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -63,8 +64,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         Raises EventError when the data holds something that JSON cannot say (NaN, infinity, an unknown type).
         """
+        return self.encode_record(self.record())
+
+    def encode_record(self, record: dict[str, Any]) -> bytes:
+        """Do the same with the record, which the caller has already."""
         try:
-            return _encode(self.record()).encode()
+            return _encode(record).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise EventError(f"the data of event {self.id!r} is not JSON: {error}") from error
 
@@ -72,6 +77,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # The standard library's encoder: msgspec would turn NaN into null without a word, and refuse the lone surrogates that
 # stand for the bytes of a file name that is not UTF-8.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+_random = random.Random(os.urandom(32))  # noqa: S311 -- ids must be unique; they are no secrets
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
+def random_id() -> str:
+    """Return an id that nobody else has: 32 hexadecimal digits.
+
+    Not from the system each time: that call lets go of the interpreter's lock, and a busy thread waits to get it back.
+    """
+    return f"{_random.getrandbits(128):032x}"
 
 
 def new_event(
@@ -85,7 +102,7 @@ def new_event(
 ) -> Event:
     """Return an event of this moment; without an `id` it gets a random one."""
     return Event(
-        id=id or uuid4().hex,
+        id=id or random_id(),
         source=source,
         type=type,
         subject=subject,

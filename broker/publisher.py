@@ -42,10 +42,11 @@ class Publisher:
 
         Raises EventError when the event's data is not JSON.
         """
-        names = self._routes.match(event.record(), event.source)
+        record = event.record()
+        names = self._routes.match(record, event.source)
         if not names:
             return []
-        encoded = event.encode()
+        encoded = event.encode_record(record)
         return [self._order(self._functions[name], event, encoded, how) for name in names]
 
     def order_for(self, name: str, event: Event, how: Publishing = USUAL, client: bytes = b"") -> Order:

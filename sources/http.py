@@ -6,12 +6,11 @@ import re
 import time
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal
 
 from broker import cloudevents as cloudevents_http
 from broker.errors import EventError, QueueFull, SourceError, StoreError
-from broker.event import Event, new_event
+from broker.event import Event, new_event, random_id
 from broker.quantity import Duration, Size
 from broker.source import Outcome, Publishing, Receipt, Source, SourceContext
 from sources._http import queued
@@ -203,7 +202,7 @@ class _Endpoint:
     def _event(self, request: Request, body: bytes, payload: Any) -> Event:
         ident = self._ident(request, payload)
         data = data_of(request, self.route.path, body, payload, keep=self._keep, raw=self._options.raw)
-        return new_event(source=self.name, type=TYPE, id=ident or token_hex(16), subject=request.path, data=data)
+        return new_event(source=self.name, type=TYPE, id=ident or random_id(), subject=request.path, data=data)
 
     async def _answer_event(self, event: Event, how: Publishing, bridge: Bridge) -> Response:
         receipt = await bridge.result(self._context.submit(event, how), ACCEPT_WITHIN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import parse_qsl
 
@@ -24,7 +23,7 @@ def message(queue: str, body: bytes, ident: str) -> Event:
         data = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise EventError(f"a message of queue {queue!r} is JSON: {error}") from error
-    return new_event(source=queue, type="queue.message", id=ident or token_hex(16), data=data)
+    return new_event(source=queue, type="queue.message", id=ident, data=data)
 
 
 def publishing(request: Request, *, reply: bool) -> Publishing:
