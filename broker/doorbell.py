@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 MISSED = ""
 """The channel told after a gap: something may have been said meanwhile."""
+
+PATIENCE = 5.0
+"""Seconds of silence after which the connection is looked at."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 """Seconds between tries to subscribe while Redis is away."""
@@ -40,6 +44,7 @@ class Doorbell:
         self._on_message = on_message or self._ring
         self._stopping = threading.Event()
         self._listening = threading.Event()
+        self._ears: redis.client.PubSub | None = None
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
         self._thread.start()
 
@@ -61,7 +66,12 @@ class Doorbell:
     def close(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._thread.join()
+        while self._thread.is_alive():
+            line = getattr(self._ears and self._ears.connection, "_sock", None)
+            if line is not None:
+                with contextlib.suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)  # the thread, which waits for it, wakes
+            self._thread.join(0.05)  # it may just have been connecting
         os.close(self._writer)
         os.close(self._reader)
 
@@ -71,8 +81,9 @@ class Doorbell:
             try:
                 with self._client.pubsub() as ears:  # type: ignore[no-untyped-call]
                     ears.subscribe(*self._channels)
+                    self._ears = ears
                     while not self._stopping.is_set():
-                        message = ears.get_message(timeout=0.25)
+                        message = ears.get_message(timeout=PATIENCE)
                         if message is not None:
                             self._take(message)
                             wait = FIRST_WAIT

@@ -203,6 +203,7 @@ class Server:
             # The old names of hash-max-listpack-*: every version knows them. An invocation's hash stays compact.
             "hash-max-ziplist-value": "4096",
             "hash-max-ziplist-entries": "128",
+            "hz": "2",  # how often a second it looks around; the default, 10, is most of what an idle broker costs
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 

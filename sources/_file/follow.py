@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from sources._file.folder import Folder
     from sources._file.hints import Hint, Hints
 
-TICK, FAST_TICK = 0.2, 0.1
-"""Seconds between two looks at what gives no hints: the folder itself and ended events; files that wait, the second."""
+IDLE_TICK, TICK, FAST_TICK = 1.0, 0.2, 0.1
+"""Seconds between two looks at what gives no hints: the folder itself; ended events, while some are owed; files that
+wait."""
 
 CHUNK = 1000
 """How many files a scan compares with the journal at once."""
@@ -62,6 +63,8 @@ class Follower:
         self._outage = False
         self._surplus: int | None = None
         self._tick_due = self._scan_due = 0.0
+        self._settled: int | None = None
+        """How many events had been published when last none was owed."""
 
     def run(self) -> None:
         """Follow the folder until the context is stopping."""
@@ -92,10 +95,12 @@ class Follower:
     def _turn(self) -> None:
         now = time.monotonic()
         if now >= self._tick_due:
-            self._tick_due = now + (FAST_TICK if self._examiner.waits() else TICK)
             self._look_at_root()
             self._put_away()
             self._examiner.look_again()
+            self._tick_due = now + IDLE_TICK
+            self._see_whether_settled()
+        self._tick_due = min(self._tick_due, now + self._pace())
         if self._hints is None:
             self._context.stopping.wait(TICK)
             return
@@ -103,6 +108,18 @@ class Follower:
             self._scan_all()
         due = min(self._tick_due, self._scan_due)
         self._follow(self._hints.take(max(0, due - time.monotonic())))
+
+    def _pace(self) -> float:
+        """Return the seconds between two looks, as things are."""
+        if self._examiner.waits():
+            return FAST_TICK
+        owed = self._away is not None and self._settled != self._examiner.published
+        return TICK if owed or self._hints is None else IDLE_TICK
+
+    def _see_whether_settled(self) -> None:
+        published = self._examiner.published
+        if self._away is not None and self._settled != published and self._context.open() == 0:
+            self._settled = published
 
     def _look_at_root(self) -> None:
         """See whether the watched folder is there, and the one it was."""

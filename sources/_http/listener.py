@@ -29,6 +29,9 @@ HEAD_TIMEOUT = 10.0
 BODY_TIMEOUT = 60.0
 """Seconds that a client may take for the body."""
 
+TICK = 1.0
+"""Seconds between two looks at who is late."""
+
 CONNECTIONS = 512
 """Connections at once; well below the usual limit of 1024 open files, which Redis and other sources need too."""
 
@@ -84,6 +87,7 @@ class Listener:
     def stop(self) -> None:
         """Close the socket, let connections finish for a second, end the thread."""
         self._server.should_exit = True
+        self.call(self._server.stop.set)
         self._thread.join(STOP)
 
     def _run(self, listening: socket.socket) -> None:
@@ -121,14 +125,19 @@ def _advice(error: OSError) -> str:
 class _Server(uvicorn.Server):
     """uvicorn's server, which also ends the connections whose requests do not come."""
 
-    async def on_tick(self, counter: int) -> bool:
-        """Do what is due every tenth of a second; uvicorn calls it."""
-        if counter % 10 == 0:
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Do what is due every second until `stop` is set; uvicorn itself wakes ten times a second."""
+        while not await self.on_tick(0):
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, _Protocol):
                     connection.end_if_late(now)
-        return await super().on_tick(counter)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), TICK)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; who has not sent a whole request by now is not waited for."""
