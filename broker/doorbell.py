@@ -1,13 +1,11 @@
-"""Doorbell: a thread that hears what is said on channels of Redis' publish/subscribe."""
+"""Doorbell: hear what is said on channels of Redis' publish/subscribe, in a loop of one's own or in a thread."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 import redis
@@ -27,37 +25,68 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 """Seconds between tries to subscribe while Redis is away."""
 
 
-class Doorbell:
-    """Messages of some channels, handed to a function, or readable in a selector loop (`fileno`, `heard`)."""
+class Subscription:
+    """One connection that listens to channels, for a selector loop: `fileno` is readable while something was said.
 
-    def __init__(
-        self, client: redis.Redis, channels: Sequence[str], on_message: Callable[[str, bytes], None] | None = None
-    ) -> None:
-        """Subscribe in a thread of its own, again and again while Redis is away.
+    Every method but `close` raises redis.RedisError or OSError when Redis is away; then it is to be closed.
+    """
 
-        `on_message(channel, data)` is called in that thread; without it, messages are kept for `heard`.
-        """
-        self._client = client
-        self._channels = channels
-        self._heard: deque[tuple[str, bytes]] = deque()
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._on_message = on_message or self._ring
-        self._stopping = threading.Event()
-        self._listening = threading.Event()
-        self._ears: redis.client.PubSub | None = None
-        self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
-        self._thread.start()
+    def __init__(self, client: redis.Redis, channels: Sequence[str]) -> None:
+        """Subscribe."""
+        self._ears = client.pubsub()  # type: ignore[no-untyped-call]
+        try:
+            self._ears.subscribe(*channels)
+        except BaseException:
+            self._ears.close()
+            raise
 
     def fileno(self) -> int:
-        """Return the file that is readable while something was heard."""
-        return self._reader
+        """Return the descriptor to watch; the same as long as it lives."""
+        return self._line().fileno()
 
-    def heard(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (channel, data) of what was said; (MISSED, b"") when something may have been missed."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._reader, 1 << 16)
-        while self._heard:
-            yield self._heard.popleft()
+    def heard(self, patience: float = 0) -> Iterator[tuple[str, bytes]]:
+        """Yield (channel, data) of what was said; (MISSED, b"") once the subscription stands.
+
+        Waits up to `patience` seconds for the first, and for no other.
+        """
+        while (message := self._ears.get_message(timeout=patience)) is not None:
+            patience = 0
+            channel, data = message["channel"], message["data"]
+            if message["type"] == "subscribe":
+                yield MISSED, b""
+            elif message["type"] == "message" and isinstance(channel, bytes) and isinstance(data, bytes):
+                yield channel.decode(), data
+
+    def interrupt(self) -> None:
+        """End the wait of another thread in `heard`, which then raises."""
+        with contextlib.suppress(OSError):
+            self._line().shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            self._ears.close()
+
+    def _line(self) -> socket.socket:
+        line: socket.socket | None = getattr(self._ears.connection, "_sock", None)  # redis-py shows it in no other way
+        if line is None:
+            raise ConnectionError("the subscription's connection is closed")
+        return line
+
+
+class Doorbell:
+    """Messages of some channels, handed to a function in a thread that subscribes again while Redis is away."""
+
+    def __init__(self, client: redis.Redis, channels: Sequence[str], on_message: Callable[[str, bytes], None]) -> None:
+        """Start the thread, in which `on_message(channel, data)` is called."""
+        self._client = client
+        self._channels = channels
+        self._on_message = on_message
+        self._stopping = threading.Event()
+        self._listening = threading.Event()
+        self._subscription: Subscription | None = None
+        self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+        self._thread.start()
 
     def wait_until_listening(self, within: float) -> bool:
         """Return True once the subscription stands: what is said from then on is heard."""
@@ -67,42 +96,26 @@ class Doorbell:
         """End the thread."""
         self._stopping.set()
         while self._thread.is_alive():
-            line = getattr(self._ears and self._ears.connection, "_sock", None)
-            if line is not None:
-                with contextlib.suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)  # the thread, which waits for it, wakes
+            if self._subscription is not None:
+                self._subscription.interrupt()
             self._thread.join(0.05)  # it may just have been connecting
-        os.close(self._writer)
-        os.close(self._reader)
 
     def _run(self) -> None:
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             try:
-                with self._client.pubsub() as ears:  # type: ignore[no-untyped-call]
-                    ears.subscribe(*self._channels)
-                    self._ears = ears
-                    while not self._stopping.is_set():
-                        message = ears.get_message(timeout=PATIENCE)
-                        if message is not None:
-                            self._take(message)
-                            wait = FIRST_WAIT
+                self._subscription = Subscription(self._client, self._channels)
+                while not self._stopping.is_set():
+                    for channel, data in self._subscription.heard(PATIENCE):
+                        if channel == MISSED:
+                            self._listening.set()
+                        self._on_message(channel, data)
+                        wait = FIRST_WAIT
             except (redis.RedisError, OSError) as error:
                 log.debug("not listening: %s", error)
                 self._listening.clear()
                 self._stopping.wait(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
-
-    def _take(self, message: dict[str, object]) -> None:
-        if message["type"] == "subscribe":
-            self._listening.set()
-            self._on_message(MISSED, b"")
-        elif message["type"] == "message":
-            channel, data = message["channel"], message["data"]
-            if isinstance(channel, bytes) and isinstance(data, bytes):
-                self._on_message(channel.decode(), data)
-
-    def _ring(self, channel: str, data: bytes) -> None:
-        self._heard.append((channel, data))
-        with contextlib.suppress(BlockingIOError):  # full of rings nobody has read yet: one more says nothing new
-            os.write(self._writer, b"\0")
+            finally:
+                if self._subscription is not None:
+                    self._subscription.close()

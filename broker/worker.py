@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import rq
+from redis import RedisError
 from rq.command import PUBSUB_CHANNEL_TEMPLATE, handle_command, parse_payload
 from rq.serializers import JSONSerializer
-from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import BaseWorker, WorkerStatus
 
 from broker import identity, logs
 from broker.attempt import Attempt, Failure
-from broker.doorbell import MISSED, Doorbell
+from broker.doorbell import MISSED, Subscription
 from broker.errors import Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
 from broker.ledger.ledger import WAKE, function_of
@@ -90,6 +90,8 @@ class Worker(rq.Worker):
         self._ended = 0
         self._beat_at = self._registered_at = self._reconcile_at = 0.0
         self._away_until = self._away_for = 0.0
+        self._bell: Subscription | None = None
+        self._bell_number = -1
         self._suspended = False
         self._stop_requests = 0
         self._end_by: float | None = None
@@ -131,6 +133,7 @@ class Worker(rq.Worker):
             self._claim(now)
             self._away_for = 0.0
         except StoreUnavailable as error:
+            self._hang_up()  # it may be dead without knowing
             self._away_for = min(2.0, max(0.05, self._away_for * 2))
             self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
             self._beat_at = 0.0  # the lease may have run out: it is renewed before anything is claimed
@@ -246,13 +249,16 @@ class Worker(rq.Worker):
     def _beat(self, now: float) -> None:
         if now < self._beat_at:
             return
-        self._beat_at = now + BEAT
         self._plain.tick(now)
-        with available():
-            self._suspended = bool(self.connection.exists(WORKERS_SUSPENDED))
-        dead = [name for name in self.ledger.workers() if name != self.name and identity.is_dead(name)]
-        for _, id_, crashes in self.ledger.recover(worker=self.name, lease=LEASE, dead=dead):
+        if self._bell is None:
+            self._listen()
+        state = self.ledger.recover(worker=self.name, lease=LEASE)
+        dead = [name for name in state.workers if name != self.name and identity.is_dead(name)]
+        recovered = [*state.recovered, *(self.ledger.recover(dead=dead).recovered if dead else ())]
+        for _, id_, crashes in recovered:
             log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
+        self._suspended = state.suspended
+        self._beat_at = now + BEAT
         self._hungry.update(self.functions)
         self._give_back_unknown(now)
         self._register(now)
@@ -285,8 +291,6 @@ class Worker(rq.Worker):
             self.register_birth()  # type: ignore[no-untyped-call]
             self.set_state(WorkerStatus.STARTED)
         self._commands = PUBSUB_CHANNEL_TEMPLATE % self.name
-        self._doorbell = Doorbell(self.connection, [WAKE, self._commands])
-        self._selector.register(self._doorbell, selectors.EVENT_READ, self._hear)
         self._selector.register(self._plain, selectors.EVENT_READ, self._hear_plain)
         self._selector.register(self._nursery, selectors.EVENT_READ, self._pool.read_nursery)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -298,14 +302,31 @@ class Worker(rq.Worker):
         os.read(reader, 4096)
         return []
 
+    def _listen(self) -> None:
+        """Hear bells and commands from now on; while it fails, each beat looks at every queue and tries again."""
+        with available():
+            self._bell = Subscription(self.connection, [WAKE, self._commands])
+        self._bell_number = self._bell.fileno()
+        self._selector.register(self._bell_number, selectors.EVENT_READ, self._hear)
+
+    def _hang_up(self) -> None:
+        if self._bell is not None:
+            self._selector.unregister(self._bell_number)
+            self._bell.close()
+            self._bell = None
+
     def _hear(self) -> list[tuple[Place, Message]]:
-        for channel, message in self._doorbell.heard():
-            if channel == self._commands:
-                self._obey(message)
-            elif channel == MISSED:
-                self._hungry.update(self.functions)
-            elif (name := function_of(message.decode())) in self.functions:
-                self._hungry.add(name)
+        try:
+            for channel, message in self._bell.heard() if self._bell else ():
+                if channel == self._commands:
+                    self._obey(message)
+                elif channel == MISSED:
+                    self._hungry.update(self.functions)
+                elif (name := function_of(message.decode())) in self.functions:
+                    self._hungry.add(name)
+        except (RedisError, OSError) as error:
+            log.debug("not listening: %s", error)
+            self._hang_up()
         return []
 
     def _hear_plain(self) -> list[tuple[Place, Message]]:
@@ -361,7 +382,7 @@ class Worker(rq.Worker):
             self.ledger.recover(dead=[self.name])  # ends the lease, and what was not given back goes to others now
         except StoreUnavailable as error:
             log.warning("%s; what this worker held goes to others in %.0f s", error, LEASE)
-        self._doorbell.close()
+        self._hang_up()
         signal.set_wakeup_fd(-1)
         self._selector.close()
 

@@ -120,6 +120,17 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Function -> seconds until something of it that waits falls due; only of functions of which something does."""
 
 
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `Ledger.recover`."""
+
+    recovered: list[tuple[str, str, int]]
+    """(queue, id, crashes) of what went back to the front of its queue."""
+    workers: list[str]
+    """Those that hold a lease, also one that has run out."""
+    suspended: bool
+    """Whether `rq suspend` is in force."""
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt ended."""
 
@@ -290,20 +301,17 @@ class Ledger:
             written[sent[number - 1]] = False
         return written
 
-    def recover(self, *, worker: str = "", lease: float = 0, dead: Sequence[str] = ()) -> list[tuple[str, str, int]]:
+    def recover(self, *, worker: str = "", lease: float = 0, dead: Sequence[str] = ()) -> Recovery:
         """Renew the worker's lease (seconds) and take back what dead workers held.
 
-        `dead` names workers that are known to be dead before their lease ran out. Returns (queue, id, crashes) of what
-        went back to the front of its queue.
+        `dead` names workers that are known to be dead before their lease ran out.
         """
-        rows = self._run("recover", [_now(), worker, int(lease * 1000), len(dead), *dead])
-        return [(queue.decode(), id_.decode(), crashes) for queue, id_, crashes in rows]
-
-    def workers(self) -> list[str]:
-        """Return the names of the workers that hold a lease, also of those whose lease has run out."""
-        with available():
-            names: Any = self.client.zrange("broker:workers", 0, -1)
-        return [name.decode() for name in names]
+        rows, workers, suspended = self._run("recover", [_now(), worker, int(lease * 1000), len(dead), *dead])
+        return Recovery(
+            recovered=[(queue.decode(), id_.decode(), crashes) for queue, id_, crashes in rows],
+            workers=[name.decode() for name in workers],
+            suspended=suspended == 1,
+        )
 
     def held_by(self, worker: str, queues: Iterable[str]) -> list[tuple[str, str, str]]:
         """Return (queue, id, execution) of what is leased to a worker."""

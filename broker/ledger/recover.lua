@@ -1,7 +1,8 @@
 -- recover: renew a worker's lease, and take back what dead workers held.
 -- ARGV: now (ISO 8601), worker ('' to renew none), lease in ms, m, then m workers known to be dead (their host says so).
 -- Passes on the turns of those that ended without the ledger's knowing.
--- Answers the recovered: {queue, id, crashes}. They are at the front of their queues again.
+-- Answers the recovered, {queue, id, crashes}, which are at the front of their queues again; the workers that hold a lease
+-- or held one; and whether `rq suspend` is in force (0/1).
 -- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
 -- A lease says something only about a worker that could have renewed it. When nobody's is left, Redis was away, or its
@@ -83,4 +84,4 @@ if call('EXISTS', TURNS) == 1 then
   end
 end
 finish_call()
-return recovered
+return { recovered, call('ZRANGE', WORKERS, 0, -1), call('EXISTS', 'rq:suspended') }

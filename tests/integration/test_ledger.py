@@ -132,7 +132,7 @@ def test_a_job_that_rq_cancels_is_never_claimed(ledger, redis_client):
 def test_a_worker_whose_lease_has_passed_to_another_changes_nothing(ledger, redis_client):
     publish(ledger, order("a"))
     (old,) = claim(ledger, worker="old").claimed
-    assert ledger.recover(dead=["old"]) == [("f", "a", 1)]
+    assert ledger.recover(dead=["old"]).recovered == [("f", "a", 1)]
     (new,) = claim(ledger, worker="new").claimed
     assert (new.attempt, new.crashes) == (2, 1)
     assert settle(ledger, old, worker="old") == [False]
@@ -147,8 +147,10 @@ def test_an_expired_lease_is_taken_back_and_a_renewed_one_is_not(ledger, redis_c
     publish(ledger, order("a"), order("b"))
     claim(ledger, 1, worker="dead")
     claim(ledger, 1, worker="alive")
-    ledger.recover(worker="dead", lease=-1)
-    assert ledger.recover(worker="alive", lease=60) == []  # the first call took it back, the dead worker's own beat
+    ledger.recover(worker="dead", lease=-1)  # its own beat takes it back
+    assert (
+        ledger.recover(worker="alive", lease=60).recovered == []
+    )  # the first call took it back, the dead worker's own beat
     assert [one.id for one in claim(ledger, worker="alive").claimed] == ["a"]
     assert redis_client.zrange("broker:workers", 0, -1) == [b"alive"]
 
@@ -205,7 +207,7 @@ def test_only_what_really_ran_counts_as_crashed_again(ledger):
         (claimed,) = claim(ledger).claimed
         if really_runs:
             ledger.mark_running(claimed)
-        ((_, _, count),) = ledger.recover(dead=["w"])
+        ((_, _, count),) = ledger.recover(dead=["w"]).recovered
         crashes.append(count)
     assert crashes == [1, 1, 2, 3]
 

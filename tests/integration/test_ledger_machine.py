@@ -132,7 +132,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(worker=WORKERS)
     def worker_dies(self, worker: str) -> None:
         lost = {id for id, place in self.place.items() if place == "leased" and self.worker_of[id] == worker}
-        assert {id for _, id, _ in self.ledger.recover(dead=[worker])} == lost
+        assert {id for _, id, _ in self.ledger.recover(dead=[worker]).recovered} == lost
         for id in lost:
             self.place[id] = "queued"
         self.ledger.recover(worker=worker, lease=1000)
