@@ -215,9 +215,13 @@ class Ledger:
         self.client = client
         self._log_entries = log_entries
         folder = Path(__file__).parent
-        common = (folder / "common.lua").read_text()
-        names = ("publish", "claim", "settle", "recover")
-        self._scripts = {name: client.register_script(common + (folder / f"{name}.lua").read_text()) for name in names}
+        parts = {"publish": (), "claim": (), "settle": ("dependents",), "recover": ()}
+        self._scripts = {
+            name: client.register_script(
+                "".join((folder / f"{one}.lua").read_text() for one in ("common", *more, name))
+            )
+            for name, more in parts.items()
+        }
 
     def publish(self, events: Sequence[Sequence[Order]]) -> list[list[int]]:
         """Take on the invocations of each event: all of an event's, or none of them.

@@ -76,6 +76,7 @@ local function tell(s, ok)
 end
 
 local finished = {}
+local ended = {} -- the keys of the dependents of what finished or failed
 local settle = {}
 
 function settle.finished(s)
@@ -87,6 +88,7 @@ function settle.finished(s)
     call('EXPIRE', RESULTS .. s.id, keep)
   end
   append(finished, s.queue, now + keep, s.id)
+  ended[#ended + 1] = dependents_of(s.id)
   add(BOOKS .. s.queue, 'finished', 1)
   if s.details.told then tell(s, true) end
 end
@@ -97,6 +99,7 @@ function settle.dead(s)
   call('XADD', RESULTS .. s.id, 'MAXLEN', 10, '*', 'type', s.details.stopped and 3 or 2, 'worker_name', worker,
     'exc_string', s.details.error or '')
   call('ZADD', FAILED .. s.queue, now + CENTURY, s.id) -- RQ forgets what is due; in order of their deaths
+  if not s.details.stopped then ended[#ended + 1] = dependents_of(s.id) end
   tell(s, false)
 end
 
@@ -170,6 +173,7 @@ local function settle_usual(queue, keep, megabytes, n)
     else
       call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
       append(finished, queue, ends, id)
+      ended[#ended + 1] = dependents_of(id)
       if bills[i] then bill(sum, bills[i], megabytes) end
       done = done + 1
     end
@@ -217,5 +221,6 @@ for queue, row in pairs(finished) do
   for first = 1, #row, 1000 do call('ZADD', FINISHED .. queue, unpack(row, first, math.min(first + 999, #row))) end
   call('ZREMRANGEBYSCORE', FINISHED .. queue, '-inf', '(' .. now)
 end
+enqueue_dependents(ended, now_iso)
 finish_call()
 return refused
