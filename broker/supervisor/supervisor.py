@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from broker import leash
 from broker.errors import BrokerError, StoreMissing
 from broker.quantity import Duration
-from broker.store import flush
+from broker.store import flush, space
 from broker.store.lockfile import LockFile, take
 from broker.supervisor.child import Child, Revival
 
@@ -87,7 +87,7 @@ class Supervisor:
         """How often we were asked to stop: once waits for what runs, twice does not, three times kills."""
         self._stopping = False
         self._tell_wait_at = 0.0
-        self._flush_at = 0.0
+        self._flush_at = self._space_at = 0.0
 
     def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP; return the exit code. Nothing that was started is left then.
@@ -187,10 +187,10 @@ class Supervisor:
                     signal.signal(number, handler)
 
     def _listen(self, timeout: float | None) -> None:
-        """Listen for at most `timeout` seconds, or until the next flush."""
+        """Listen for at most `timeout` seconds, or until the server's disk wants something."""
         if self._server is not None:
-            until_flush = max(0.0, self._flush_at - time.monotonic())
-            timeout = until_flush if timeout is None else min(timeout, until_flush)
+            until_disk = max(0.0, min(self._flush_at, self._space_at) - time.monotonic())
+            timeout = until_disk if timeout is None else min(timeout, until_disk)
         woken: socket.socket | None = None
         for key, _ in self._selector.select(timeout):
             if isinstance(key.data, Child):
@@ -200,8 +200,18 @@ class Supervisor:
         if woken is not None:  # last, because it closes what the children wrote to
             woken.recv(4096)
             self._notice_deaths()
-        if self._server is not None and self._flush_at <= time.monotonic():
-            self._flush(self._server)
+        if self._server is not None:
+            self._tend_disk(self._server)
+
+    def _tend_disk(self, server: Server) -> None:
+        now = time.monotonic()
+        if self._space_at <= now:
+            self._space_at = now + space.EVERY
+            with suppress(OSError):  # the server is just starting, or not there; the next look is soon
+                if news := server.watch_space():
+                    self._say(news)
+        if self._flush_at <= now:
+            self._flush(server)
 
     def _flush(self, server: Server) -> None:
         try:

@@ -1,0 +1,114 @@
+"""The disk of the embedded server fills up, on a real file system that is small."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from broker.errors import StoreUnavailable
+from broker.ledger import Ledger, Order, Settlement, Want, audit
+from broker.ledger.ledger import job_data
+from broker.store.embedded import Server
+from tests.conftest import until
+
+MB = 1 << 20
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 64 MB."""
+    if os.getuid():
+        pytest.skip("only root may mount one")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk, *, leaving=0):
+    """Write a file that leaves so many bytes."""
+    usage = os.statvfs(disk)
+    with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        for _ in range((usage.f_bavail * usage.f_frsize - leaving) // 4096):
+            filler.write(b"x" * 4096)
+
+
+def order(id, size=100):
+    return Order(queue="f", id=id, data=job_data("f", b'"' + b"x" * size + b'"'))
+
+
+def impatient(server):
+    return redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_before_the_disk_is_full_nothing_is_taken_on_and_what_is_there_is_run(disk, fsync):
+    with Server(disk / "data", fsync=fsync) as server, impatient(server) as client:
+        assert server.watch_space() == ""
+        ledger = Ledger(client)
+        ledger.publish([[order("a")]])
+        fill(disk, leaving=2 * MB)
+        assert "nothing new is taken on" in server.watch_space()
+        assert server.watch_space() == ""  # said once
+        with pytest.raises(StoreUnavailable):
+            ledger.publish([[order("b")]])
+        (claimed,) = ledger.claim("w", [Want(function="f", queues=("f",), most=5)], 1).claimed
+        assert ledger.settle("w", [Settlement(verdict="finished", queue="f", id="a", execution=claimed.execution)]) == [
+            True
+        ]
+        (disk / "filler").unlink()
+        assert "events are taken on" in server.watch_space()
+        assert ledger.publish([[order("b")]]) == [[1]]
+
+
+def test_what_was_answered_while_the_disk_filled_up_in_one_go_outlives_a_kill(disk):
+    with Server(disk / "data") as server, impatient(server) as client:
+        server.watch_space()
+        fill(disk)
+        ledger, accepted = Ledger(client), 0
+        with suppress(StoreUnavailable):
+            for number in range(1000):
+                ledger.publish([[order(str(number), 10_000)]])
+                accepted += 1
+        assert 0 < accepted < 1000
+        assert client.info("persistence")["aof_last_write_status"] == "err"
+        server.watch_space()  # as the supervisor does every second
+        until(lambda: client.info("persistence")["aof_last_write_status"] == "ok", what="it has written what it held")
+        with pytest.raises(StoreUnavailable):
+            ledger.publish([[order("x")]])
+        os.kill(server.pid, signal.SIGKILL)
+        until(server.collect)
+        server.start()  # on a disk that is as good as full
+        (account,) = audit(client)
+        assert (account.accepted, account.queued) == (accepted, accepted)
+        with pytest.raises(StoreUnavailable):
+            ledger.publish([[order("x")]])
+        (disk / "filler").unlink()
+        assert "events are taken on" in server.watch_space()
+        assert ledger.publish([[order("x")]]) == [[1]]
+
+
+def test_a_server_that_ended_for_want_of_room_starts_again(disk):
+    with Server(disk / "data", fsync="always") as server, impatient(server) as client:
+        server.watch_space()
+        fill(disk, leaving=MB // 4)
+        ledger, accepted = Ledger(client), 0
+        with suppress(StoreUnavailable):
+            for number in range(1000):
+                ledger.publish([[order(str(number), 10_000)]])
+                accepted += 1
+        assert 0 < accepted < 1000
+        assert until(server.collect)  # it answers for nothing that it cannot write
+        server.watch_space()
+        server.start()
+        (account,) = audit(client)
+        assert account.accepted in {accepted, accepted + 1}  # the last one was written, or not; it was not answered
+        assert account.missing == 0
