@@ -125,7 +125,7 @@ class Environment:
         own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         self._unmeasured = 0
         self._peak = max(peak(own), peak(children))
-        before, self._cpu = self._cpu, processor_time(own) + processor_time(children)
+        before, self._cpu = self._cpu, processor_time(own, children)
         return self._cpu - before
 
     def _await(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
@@ -195,9 +195,9 @@ def peak(usage: resource.struct_rusage) -> int:
     return usage.ru_maxrss << (0 if sys.platform == "darwin" else 10)
 
 
-def processor_time(usage: resource.struct_rusage) -> int:
-    """Return processor time in microseconds, the user's and the system's."""
-    return int((usage.ru_utime + usage.ru_stime) * 1e6)
+def processor_time(*usages: resource.struct_rusage) -> int:
+    """Return processor time in microseconds, the user's and the system's together."""
+    return int(sum(usage.ru_utime + usage.ru_stime for usage in usages) * 1e6)
 
 
 def _marshal(result: Any) -> tuple[bool, bytes]:

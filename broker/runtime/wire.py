@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.runtime import failure
+from broker.runtime import bootstrap, failure
 from broker.runtime.frames import LINE_BREAK, FrameReader, frame, marker
 
 MAX_RESULT = 6 << 20
@@ -24,6 +24,7 @@ MAX_RESULT = 6 << 20
 LONGEST_MESSAGE = 64 << 10
 
 _RECEIVE = 256 << 10
+_WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 class Wire:
@@ -35,6 +36,7 @@ class Wire:
         self._born = spec["born"]
         self._socket = socket.socket(fileno=control)
         self._frames = FrameReader()
+        self._told = 0
         self.control = control
         self.output = output
 
@@ -57,8 +59,13 @@ class Wire:
     def answer(self, invocation: str, *, ok: bool, body: bytes, us: int, rss: int) -> None:
         """Answer an invocation with its result or error object, after all that was printed."""
         self.mark(invocation.encode())
-        header = b'{"id":"%b","ok":%b,"us":%d,"rss":%d}'
-        self.send(header % (invocation.encode(), b"true" if ok else b"false", us, rss), body)
+        header = b'{"id":"%b","ok":%b,"us":%d,"rss":%d,"cpu":%d}'
+        self.send(header % (invocation.encode(), b"true" if ok else b"false", us, rss, self._processor_time()), body)
+
+    def _processor_time(self) -> int:
+        """Return the microseconds of processor time that have not been told yet, ours and those of ended children."""
+        before, self._told = self._told, bootstrap.processor_time(*map(resource.getrusage, _WHOSE))
+        return self._told - before
 
     def refuse(self, kind: str, message: str, body: bytes = b"") -> None:
         """Say why the handler cannot be had; the environment is to exit next."""

@@ -272,6 +272,8 @@ let hungUp = false;
 let looping = false;
 let loading = true;
 let peak = 0;
+let unmeasured = 0;
+let processorTold = 0;
 let lastLook = 0;
 const queue = [];
 
@@ -314,11 +316,22 @@ function answer(mine) {
   else settle(mine, marshal(mine.answered.result));
 }
 
+// Microseconds that have not been told yet; those of children are told when the environment ends.
+function processorTime() {
+  unmeasured = 0;
+  const { user, system } = process.cpuUsage();
+  const before = processorTold;
+  processorTold = user + system;
+  return processorTold - before;
+}
+
 function settle(mine, [ok, body, end]) {
   mark(mine.id);
   const spent = Math.round((performance.now() - mine.started) * 1000);
   if (spent > NOTICEABLE || !peak) peak = process.resourceUsage().maxRSS * 1024;
-  let header = `{"id":"${mine.id}","ok":${ok},"us":${spent},"rss":${peak}`;
+  unmeasured += spent;
+  const cpu = unmeasured > NOTICEABLE ? processorTime() : 0;
+  let header = `{"id":"${mine.id}","ok":${ok},"us":${spent},"rss":${peak},"cpu":${cpu}`;
   header += end ? `,"end":true,"message":${JSON.stringify(end)}}` : "}";
   send(header, body);
   current = null;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import Exited, Killed, OutOfMemory, TimedOut
-from broker.runtime.messages import Done
+from broker.runtime.messages import Died, Done
 from tests.conftest import until
 from tests.integration.environment_driver import Driver, alive, driver, nursery
 
@@ -80,6 +80,16 @@ def test_json_and_unicode_and_large_payloads_come_back_as_they_were_sent(driver:
     environment = started(driver, kind)
     for value in (None, 1.5, "ä\n\0𝄞", [1, {"a": None}, []], "x" * 3_000_000):
         assert driver.result(environment, do("echo", value)) == value
+
+
+def test_processor_time_is_told_with_the_attempts_or_at_the_end(driver: Driver, kind: Kind) -> None:
+    environment = started(driver, kind)
+    assert len(driver.result(environment, do("echo", "x" * 3_000_000))) == 3_000_000
+    environment.stop()
+    driver.died(environment)
+    told = [message.cpu_us for message in driver.messages[environment] if isinstance(message, Done | Died)]
+    assert min(told) >= 0
+    assert 5_000 < sum(told) < 60_000_000
 
 
 def test_invocations_sent_ahead_are_answered_in_order(driver: Driver, kind: Kind) -> None:
