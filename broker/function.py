@@ -94,6 +94,16 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How often an attempt may begin, over all hosts: `10/s`. None: no limit."""
     order_by: str | None = None
     """Where an event names what it is about (`data.customer`): of each, one at a time and in order. None: no order."""
+    debounce: Duration | None = None
+    """Of events that come within this time of each other only the last one runs, after so much quiet. None: all run."""
+    debounce_by: str | None = None
+    """Where an event names what it is about, for `debounce`. None: its subject."""
+    debounce_max: Duration | None = None
+    """So long after the first of them the last one runs, even if there was no quiet. None: it waits for quiet."""
+    unique_for: Duration | None = None
+    """For so long an equal event is refused as a duplicate. None: only one with the same id is."""
+    unique_by: str | None = None
+    """Where an event names what makes it equal, for `unique_for`. None: its type, subject and data."""
     max_queue: Count = 1_000_000
     keep: Duration = Duration(3600)
     """How long the record of an ended invocation is kept; as long, its event's id is refused as a duplicate."""

@@ -11,9 +11,9 @@ import msgspec
 
 from broker.errors import QueueFull
 from broker.event import Event, invocation_id
-from broker.flow import key_at
+from broker.flow import flow_of
 from broker.ledger import Ledger, Order
-from broker.ledger.ledger import DUPLICATE, FULL, job_data
+from broker.ledger.ledger import DUPLICATE, FULL, Related, job_data
 from broker.routing import Routes
 from broker.source import Publishing, Receipt
 
@@ -84,17 +84,10 @@ class Publisher:
                 full = owed[answers.index(FULL)]
                 receipts.append(QueueFull(full.queue, full.max_queue))
             else:
-                receipts.append(
-                    Receipt(
-                        event=event,
-                        invocations=tuple(order.id for order in owed),
-                        duplicate=bool(owed) and all(answer == DUPLICATE for answer in answers),
-                    )
-                )
+                receipts.append(_receipt(event, owed, answers))
         return receipts
 
     def _order(self, function: Function, event: Event, encoded: bytes, how: Publishing, client: bytes = b"") -> Order:
-        key = key_at(event, function.order_by) if function.order_by else ""
         return Order(
             queue=function.queue(how.priority),
             id=invocation_id(function.name, event),
@@ -107,8 +100,21 @@ class Publisher:
             track=event.source if how.track else "",
             event=event.id if how.track else "",
             reply=self._reply if how.reply else "",
-            turn=f"{function.name}:{key}" if key else "",
+            flow=flow_of(function, event),
         )
+
+
+def _receipt(event: str, owed: Sequence[Order], answers: Sequence[int]) -> Receipt:
+    duplicate = bool(owed) and all(answer == DUPLICATE for answer in answers)
+    invocations = [order.id for order in owed]
+    superseded = []
+    for position, answer in enumerate(answers):
+        if isinstance(answer, Related):
+            if answer == DUPLICATE:
+                invocations[position] = answer.other
+            else:
+                superseded.append(answer.other)
+    return Receipt(event=event, invocations=tuple(invocations), duplicate=duplicate, superseded=tuple(superseded))
 
 
 class _Submission(msgspec.Struct, frozen=True):

@@ -43,6 +43,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """The ids of the invocations that are owed; empty when no trigger matched."""
     duplicate: bool = False
     """True when the ledger had every one of them already."""
+    superseded: tuple[str, ...] = ()
+    """The ids of earlier invocations that do not run now, since this event came within their `debounce`."""
 
 
 class Publishing(msgspec.Struct, frozen=True, kw_only=True):

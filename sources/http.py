@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from functools import partial
@@ -225,6 +226,8 @@ class _Endpoint:
             )
         finally:
             future.cancel()  # does nothing to one that has come
+        if _is_superseded(outcome):
+            return say(409, **_accepted(receipt), message="a later request came within the debounce, and has its place")
         if not outcome.ok:
             return say(502, id=receipt.event, message="Internal Server Error")
         try:
@@ -242,7 +245,15 @@ class _Endpoint:
 
 def _accepted(receipt: Receipt) -> dict[str, Any]:
     answer: dict[str, Any] = {"id": receipt.event, "invocations": receipt.invocations}
-    return {**answer, "duplicate": True} if receipt.duplicate else answer
+    if receipt.duplicate:
+        answer["duplicate"] = True
+    if receipt.superseded:
+        answer["superseded"] = receipt.superseded
+    return answer
+
+
+def _is_superseded(outcome: Outcome) -> bool:
+    return not outcome.ok and json.loads(outcome.body).get("errorType") == "Superseded"
 
 
 def _address(listen: str) -> tuple[str, int]:

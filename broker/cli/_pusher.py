@@ -35,6 +35,7 @@ class Pusher:
         self._pushed = 0
         self._unmatched = 0
         self._known = 0
+        self._superseded = 0
 
     def push(self, data: Any, ident: str | None) -> None:
         """Push a single message. Raises QueueFull."""
@@ -66,6 +67,10 @@ class Pusher:
             remarks.append(f"{self._unmatched:,} of {self._pushed:,} matched no trigger, so nothing runs for them")
         if self._known:
             remarks.append(f"{self._known:,} of {self._pushed:,} had been pushed before, and do not run again")
+        if self._superseded:
+            remarks.append(
+                f"{self._superseded:,} earlier invocations do not run: later ones came within their debounce"
+            )
         return remarks
 
     def _push_lines(self, messages: Sequence[Message]) -> None:
@@ -100,6 +105,7 @@ class Pusher:
         self._pushed += 1
         self._unmatched += not receipt.invocations
         self._known += receipt.duplicate
+        self._superseded += len(receipt.superseded)
         if self._as_json:
             sys.stdout.write(f"{json.dumps(msgspec.structs.asdict(receipt))}\n")
         elif self._prints:

@@ -52,7 +52,9 @@ def emit(
     if not receipt.invocations:
         warn(f"event {receipt.event} matched no trigger, so nothing runs for it")
     if receipt.duplicate:
-        warn(f"event {receipt.event} had been published before, and does not run again")
+        warn(f"event {receipt.event}, or an equal one, had been published before, and does not run again")
+    for invocation in receipt.superseded:
+        warn(f"{invocation} does not run now: this event came within its debounce")
 
 
 def _event(source: str, given: Any, options: dict[str, str]) -> Event:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from broker.ledger import Account
 
 _PLACES = ("queued", "scheduled", "deferred", "leased", "dead", "finished")
-_BOOKS = ("accepted", *_PLACES, "dropped", "cancelled", "vanished", "missing")
+_BOOKS = ("accepted", *_PLACES, "dropped", "cancelled", "superseded", "vanished", "missing")
 
 
 @click.command()

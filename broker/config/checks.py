@@ -83,7 +83,7 @@ def _check_function(reader: Reader, function: Function, root: Path) -> None:
     unknown = any(mistake.place == f"{place}.runtime" for mistake in reader.mistakes)
     if function.handler is not MISSING and not unknown and (problem := runtime.problem(function.handler, root)):
         reader.wrong(f"{place}.handler", reader.redact(problem, f"{place}.handler"))
-    for key in ("timeout", "init_timeout", "max_age"):
+    for key in ("timeout", "init_timeout", "max_age", "debounce", "debounce_max", "unique_for"):
         limit: Duration | None = getattr(function, key)
         if limit is not None and limit < _LEAST_TIME:
             shown = reader.show(str(limit), f"{place}.{key}")
@@ -94,7 +94,7 @@ def _check_function(reader: Reader, function: Function, root: Path) -> None:
     for name, value in function.variables.items():
         if not name or "=" in name or "\0" in name + value:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
-    _check_path(reader, function, "order_by")
+    _check_flow(reader, function, place)
     _check_retry(reader, function.retry, place)
 
 
@@ -110,6 +110,20 @@ def _check_retry(reader: Reader, retry: Retry, place: str) -> None:
     if retry.backoff == "exponential" and retry.base > retry.max:
         base, most = (reader.show(str(getattr(retry, key)), f"{place}.retry.{key}") for key in ("base", "max"))
         reader.wrong(f"{place}.retry", f"base is longer than max: {base}, {most}")
+
+
+def _check_flow(reader: Reader, function: Function, place: str) -> None:
+    for key in ("order_by", "debounce_by", "unique_by"):
+        _check_path(reader, function, key)
+    for key, needed in (("debounce_by", "debounce"), ("debounce_max", "debounce"), ("unique_by", "unique_for")):
+        if getattr(function, key) is not None and getattr(function, needed) is None:
+            reader.wrong(f"{place}.{key}", f"says nothing without {needed}")
+    quiet = function.debounce
+    for key, why in (("debounce_max", "it would end before there was quiet"), ("max_age", "nothing would ever run")):
+        most: Duration | None = getattr(function, key)
+        if quiet is not None and most is not None and most <= quiet:
+            shown = reader.show(str(most), f"{place}.{key}")
+            reader.wrong(f"{place}.{key}", f"expected more than debounce ({quiet}), got {shown}: {why}")
 
 
 def _check_path(reader: Reader, function: Function, key: str) -> None:

@@ -24,13 +24,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     finished: int
     dropped: int
     cancelled: int
+    superseded: int
+    """Not run, since a later event of its key came within its `debounce`."""
     vanished: int
     """Deleted by another tool while it waited or ran."""
 
     @property
     def missing(self) -> int:
         """How many accepted invocations are nowhere (more than 0) or somewhere twice (less than 0)."""
-        ended = self.finished + self.dropped + self.cancelled + self.vanished
+        ended = self.finished + self.dropped + self.cancelled + self.superseded + self.vanished
         return self.accepted - (self.queued + self.scheduled + self.deferred + self.leased + self.dead + ended)
 
 
@@ -62,6 +64,7 @@ def audit(client: Redis) -> list[Account]:
                 finished=sums.get("finished", 0),
                 dropped=sums.get("dropped", 0),
                 cancelled=cancelled,
+                superseded=sums.get("superseded", 0),
                 vanished=sums.get("vanished", 0),
             )
         )

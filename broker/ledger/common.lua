@@ -1,4 +1,5 @@
--- Shared by the four scripts: where things are, and the ways an invocation moves. Each script is this text plus its own.
+-- Shared by the four scripts: where things are, and the ways an invocation moves. Each script is this text, for some
+-- orders.lua, and its own.
 -- Calls and arguments are what costs here, so both are few: what a call adds up is written once, at its end.
 local call, arguments = redis.call, ARGV
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
@@ -7,7 +8,6 @@ local DEFERRED, TURNS, TURN = 'rq:deferred:', 'broker:turns', 'broker:turn:'
 local BOOKS, WAKE = 'broker:books:', 'broker:wake'
 local USAGE, KEEP_USAGE = 'broker:usage:', 400 * 86400
 local RATE = 'broker:rate:'
-local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
 
 local clock = call('TIME')
 local micros = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
@@ -120,43 +120,4 @@ local function finish_call()
     end
   end
   for queue in pairs(rung) do call('PUBLISH', WAKE, queue) end
-end
-
--- Orders: first the lines {queue, description, timeout, keep, max queue} that several share, then the orders themselves.
-local function take_lines()
-  local lines = {}
-  for i = 1, take_number() do
-    lines[i] = { queue = take(), description = take(), timeout = take(), keep = take(), max_queue = take_number() }
-  end
-  return lines
-end
-local function take_order(lines)
-  return { line = lines[take_number()], id = take(), data = take(), extra = take() }
-end
-local function is_known(order) return call('EXISTS', JOB .. order.id) == 1 end
-local function accept(order, now_iso)
-  local line, key = order.line, JOB .. order.id
-  local delay, status = 0, 'queued'
-  if order.extra ~= '' then
-    local extra = cjson.decode(order.extra)
-    delay = extra.delay or 0
-    if extra.track then
-      call('HSET', key, 'track', extra.track, 'event', extra.event, 'told', 1)
-      call('HINCRBY', OPEN .. extra.track, extra.event, 1)
-    end
-    if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1) end
-    if extra.turn then -- with an attempt of 0, so that claim sees that there is more to it
-      call('HSET', key, 'turn', extra.turn, 'told', 1, 'attempt', 0)
-      if delay <= 0 and not take_turn(extra.turn, line.queue, order.id) then status = 'deferred' end
-    end
-  end
-  if delay > 0 then
-    status = 'scheduled'
-    wait_until(line.queue, order.id, now + delay)
-  elseif status == 'queued' then
-    wait_in_queue(line.queue, order.id)
-  end
-  call('HSET', key, 'status', status, 'origin', line.queue, 'data', order.data, 'description', line.description,
-    'created_at', now_iso, 'enqueued_at', now_iso, 'timeout', line.timeout, 'result_ttl', line.keep, 'at', now_ms)
-  add(BOOKS .. line.queue, 'accepted', 1)
 end

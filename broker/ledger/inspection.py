@@ -25,18 +25,21 @@ in a transaction, which takes a search through its queue."""
 
 _JOB, _QUEUE = "rq:job:", "rq:queue:"
 _PLACES = {
-    "queued": "queue",
-    "scheduled": "scheduled",
-    "deferred": "deferred",
-    "started": "wip",
-    "finished": "finished",
-    "failed": "failed",
-    "stopped": "failed",
-    "canceled": "canceled",
+    "queued": ("queue",),
+    "scheduled": ("scheduled",),
+    "deferred": ("deferred",),
+    "started": ("wip",),
+    "finished": ("finished",),
+    "failed": ("failed",),
+    "stopped": ("failed",),
+    "canceled": ("canceled", "superseded"),
 }
-"""Status -> the place, as Redis' key calls it: `rq:PLACE:QUEUE`."""
+"""Status -> the places in one of which it may be, as Redis' keys call them."""
 
-_SETS = ("scheduled", "deferred", "wip", "finished", "failed", "canceled")
+_SETS = ("scheduled", "deferred", "wip", "finished", "failed", "canceled", "superseded")
+
+_EXPIRING = {"finished", "superseded"}
+"""Places in which records expire; those sets are tidied up now and then only, RQ's way."""
 
 Spot = tuple[str, str]
 """A place and a queue."""
@@ -76,11 +79,10 @@ def _suspects(client: Redis, names: Sequence[str], ids: Sequence[str] | None) ->
     for id_, status, queue in _records(client, ids):
         seen.add(id_)
         spots = places.get(id_, ())
-        if queue in names and spots != ((_PLACES.get(status, ""), queue),):
+        if queue in names and not _fits(status, queue, spots):
             found[id_] = {queue, *(name for _, name in spots)}
     for id_ in places.keys() - seen if ids is None else places.keys() & set(ids) - seen:
-        # The registry of what finished is tidied up now and then only, RQ's way.
-        if any(place != "finished" for place, _ in places[id_]):
+        if any(place not in _EXPIRING for place, _ in places[id_]):
             found[id_] = {name for _, name in places[id_]}
     return found
 
@@ -88,7 +90,7 @@ def _suspects(client: Redis, names: Sequence[str], ids: Sequence[str] | None) ->
 def _read_places(client: Redis, names: Iterable[str]) -> dict[str, tuple[Spot, ...]]:
     places: dict[str, tuple[Spot, ...]] = {}
     for name in names:
-        spots: dict[str, tuple[Spot, ...]] = {place: ((place, name),) for place in _PLACES.values()}
+        spots: dict[str, tuple[Spot, ...]] = {place: ((place, name),) for place in ("queue", *_SETS)}
         for place, id_ in _members(client, name):
             there = places.get(id_)
             places[id_] = spots[place] if there is None else (*there, (place, name))
@@ -105,7 +107,7 @@ def _members(client: Redis, name: str) -> Iterator[tuple[str, str]]:
         start += PAGE
     for place in _SETS:
         with available():
-            for member, _ in client.zscan_iter(f"rq:{place}:{name}", count=PAGE):
+            for member, _ in client.zscan_iter(_key(place, name), count=PAGE):
                 yield place, _id(member)
 
 
@@ -141,7 +143,7 @@ def _look_again(client: Redis, id_: str, names: set[str]) -> Iterator[Misplaced]
         pipeline.lpos(f"{_QUEUE}{name}", id_, count=0)
         pipeline.zrange(f"rq:wip:{name}", 0, -1)
         for place in _SETS:
-            pipeline.zscore(f"rq:{place}:{name}", id_)
+            pipeline.zscore(_key(place, name), id_)
     with available():
         (status, origin), *answers = pipeline.execute()
     found: list[Spot] = []
@@ -151,9 +153,17 @@ def _look_again(client: Redis, id_: str, names: set[str]) -> Iterator[Misplaced]
         found += [("wip", name)] * sum(_id(member) == id_ for member in next(replies))
         found += [(place, name) for place in _SETS if next(replies) is not None]
     status, queue = (status or b"").decode(), (origin or b"").decode()
-    gone = not status and all(place == "finished" for place, _ in found)
-    if not gone and found != [(_PLACES.get(status, ""), queue)]:
-        yield Misplaced(id=id_, status=status, queue=queue, found=tuple(f"rq:{place}:{name}" for place, name in found))
+    gone = not status and all(place in _EXPIRING for place, _ in found)
+    if not gone and not _fits(status, queue, found):
+        yield Misplaced(id=id_, status=status, queue=queue, found=tuple(_key(place, name) for place, name in found))
+
+
+def _fits(status: str, queue: str, spots: Sequence[Spot]) -> bool:
+    return len(spots) == 1 and spots[0][0] in _PLACES.get(status, ()) and spots[0][1] == queue
+
+
+def _key(place: str, name: str) -> str:
+    return f"broker:superseded:{name}" if place == "superseded" else f"rq:{place}:{name}"
 
 
 def _id(member: bytes) -> str:

@@ -20,6 +20,7 @@ from redis import exceptions
 from redis.exceptions import ResponseError
 
 from broker.errors import StoreUnavailable
+from broker.flow import Flow
 from broker.function import Batch
 
 if TYPE_CHECKING:
@@ -44,6 +45,22 @@ _AWAY = (
 _TRANSIENT = ("MISCONF", "OOM", "LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
 
 
+class Related(int):
+    """An answer about another invocation, too: DUPLICATE of it, or ACCEPTED in its place, since it waited for quiet."""
+
+    other: str
+    """Its id."""
+
+    @classmethod
+    def read(cls, answer: Any) -> int:
+        """Read one answer of publish.lua: a number, or a number and an id."""
+        if isinstance(answer, int):
+            return answer
+        related = cls(answer[0])
+        related.other = answer[1].decode()
+        return related
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An invocation to be taken on. Times are in seconds."""
 
@@ -63,8 +80,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The event's id; needed with `track`."""
     reply: str = ""
     """The channel on which a publisher waits for the outcome; empty: none does."""
-    turn: str = ""
-    """`FUNCTION:KEY`: of all with the same one, one is queued, scheduled or leased at a time; the others wait."""
+    flow: Flow | None = None
+    """What the function's flow control asks for; None: nothing."""
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +232,7 @@ class Ledger:
         self.client = client
         self._log_entries = log_entries
         folder = Path(__file__).parent
-        parts = {"publish": (), "claim": (), "settle": ("dependents",), "recover": ()}
+        parts = {"publish": ("orders",), "claim": (), "settle": ("orders", "dependents"), "recover": ()}
         self._scripts = {
             name: client.register_script(
                 "".join((folder / f"{one}.lua").read_text() for one in ("common", *more, name))
@@ -226,7 +243,7 @@ class Ledger:
     def publish(self, events: Sequence[Sequence[Order]]) -> list[list[int]]:
         """Take on the invocations of each event: all of an event's, or none of them.
 
-        Returns ACCEPTED, DUPLICATE or FULL for each. What is accepted is in Redis.
+        Returns ACCEPTED, DUPLICATE or FULL for each; see Related. What is accepted is in Redis.
         """
         lines = _Lines()
         arguments: list[Any] = []
@@ -237,7 +254,7 @@ class Ledger:
         count = sum(map(len, events))
         if not count:
             return [[] for _ in events]
-        answers = iter(self._run("publish", [_now(), *lines.arguments(), count, *arguments]))
+        answers = map(Related.read, self._run("publish", [_now(), *lines.arguments(), count, *arguments]))
         return [[next(answers) for _ in orders] for orders in events]
 
     def claim(self, worker: str, wants: Sequence[Want], execution: int) -> Claim:
@@ -376,8 +393,8 @@ class _Lines:
             extra["track"], extra["event"] = order.track, order.event
         if order.reply:
             extra["reply"] = order.reply
-        if order.turn:
-            extra["turn"] = order.turn
+        if order.flow:
+            extra["flow"] = order.flow
         return number, order.id, order.data, msgspec.json.encode(extra) if extra else b""
 
     def arguments(self) -> list[Any]:

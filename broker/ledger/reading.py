@@ -57,7 +57,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     started: datetime | None
     """When its last attempt began."""
     ended: datetime | None
-    """When it finished, or became a dead letter; None while it is neither."""
+    """When it finished, became a dead letter or was superseded; None before."""
     reason: str
     """The name of the last error, if there was one."""
     worker: str
@@ -202,6 +202,8 @@ def _candidates(client: Redis, names: Sequence[str], statuses: Sequence[Status],
                 pipeline.zrevrange(f"rq:failed:{name}", 0, max(limit, DEEP) - 1)
             else:
                 pipeline.zrevrange(f"rq:{status}:{name}", 0, limit - 1)
+                if status == "canceled":
+                    pipeline.zrevrange(f"broker:superseded:{name}", 0, limit - 1)
     with available():
         answers = pipeline.execute()
     # What runs is kept as ID:EXECUTION.
@@ -221,7 +223,7 @@ def _fetch(client: Redis, ids: Sequence[str]) -> Iterator[Invocation]:
 
 
 def _invocation(id_: str, fields: dict[str, str]) -> Invocation:
-    ended = _moment(fields["ended_at"]) if fields["status"] in {"finished", "failed", "stopped"} else None
+    ended = _moment(fields["ended_at"]) if fields["status"] in {"finished", "failed", "stopped", "canceled"} else None
     return Invocation(
         id=id_,
         function=function_of(fields["origin"]),

@@ -16,7 +16,6 @@
 --   dead      it is a dead letter now               drop     a dead letter is forgotten
 local worker, now_iso, day, log_entries, lines = take(), take(), take(), take(), take_lines()
 run_when_full()
-local NOTHING = {}
 local refused, position = {}, 0
 
 local function read_settlement()
@@ -59,22 +58,6 @@ local function find_leases(settlements)
   end
 end
 
--- Tell those who wait that an invocation has ended for good.
-local function tell(s, ok)
-  local job = call('HMGET', JOB .. s.id, 'track', 'event', 'reply', 'turn')
-  local track, event, reply, turn = job[1], job[2], job[3], job[4]
-  if turn and holder_of(turn) == s.id then pass_turn(turn) end
-  if reply then call('PUBLISH', reply, s.id .. '\n' .. (ok and '1' or '0') .. '\n' .. (s.details.body or 'null')) end
-  if not track then return end
-  local open, failing = OPEN .. track, FAILING .. track
-  if not ok then call('HINCRBY', failing, event, 1) end
-  if call('HINCRBY', open, event, -1) <= 0 then
-    call('RPUSH', ENDED .. track, (call('HGET', failing, event) or '0') .. '\n' .. event)
-    call('HDEL', open, event)
-    call('HDEL', failing, event)
-  end
-end
-
 local finished = {}
 local ended = {} -- the keys of the dependents of what finished or failed
 local settle = {}
@@ -90,7 +73,7 @@ function settle.finished(s)
   append(finished, s.queue, now + keep, s.id)
   ended[#ended + 1] = dependents_of(s.id)
   add(BOOKS .. s.queue, 'finished', 1)
-  if s.details.told then tell(s, true) end
+  if s.details.told then tell(s.id, 1, s.details.body) end
 end
 
 function settle.dead(s)
@@ -100,7 +83,7 @@ function settle.dead(s)
     'exc_string', s.details.error or '')
   call('ZADD', FAILED .. s.queue, now + CENTURY, s.id) -- RQ forgets what is due; in order of their deaths
   if not s.details.stopped then ended[#ended + 1] = dependents_of(s.id) end
-  tell(s, false)
+  tell(s.id, 0, s.details.body, true)
 end
 
 function settle.retry(s)
@@ -205,7 +188,7 @@ for i, s in ipairs(settlements) do
     end
     for _, order in ipairs(s.orders or NOTHING) do
       call('SADD', 'rq:queues', QUEUE .. order.line.queue)
-      if not is_known(order) then accept(order, now_iso) end
+      if not known_as(order) then accept(order, now_iso) end
     end
   else
     refused[#refused + 1] = position + i

@@ -63,6 +63,12 @@ class Project:
         receipts = self.publisher.publish(events, Publishing(**how))
         return [receipt.invocations[0] for receipt in receipts]
 
+    def publish(self, data: object, how: object = None) -> list[object]:
+        """Publish one message on q; its receipt."""
+        from broker.source import Publishing
+
+        return self.publisher.publish([new_event(source="q", type="queue.message", data=data)], how or Publishing())
+
     def worker(self, *, name: str | None = None) -> subprocess.Popen[bytes]:
         code = (
             "import sys; from broker import config, worker; "

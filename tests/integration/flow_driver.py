@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from broker.flow import Flow
 from broker.function import Batch
 from broker.ledger import Ledger, Order, Settlement, Want, audit
 from broker.ledger.inspection import misplaced
@@ -25,8 +26,12 @@ class Driver:
         self.ledger = Ledger(client)
 
     def order(self, id: str, queue: str = "f", *, key: str = "", **more: object) -> Order:
-        turn = f"f:{key}" if key else ""
-        return Order(queue=queue, id=id, data=job_data("f", json.dumps({"id": id}).encode()), turn=turn, **more)
+        """Return an order; with a key it takes turns. Fields of Flow may be given among the others."""
+        wanted = {name: more.pop(name) for name in Flow.__struct_fields__ if name in more}
+        if key:
+            wanted["turn"] = f"f:{key}"
+        flow = Flow(**wanted) if wanted else None
+        return Order(queue=queue, id=id, data=job_data("f", json.dumps({"id": id}).encode()), flow=flow, **more)
 
     def publish(self, *orders: Order) -> list[int]:
         return [answer for (answer,) in self.ledger.publish([[one] for one in orders])]

@@ -48,8 +48,9 @@ def test_status_tells_of_redis_workers_functions_and_sources(project):
     ]
     screen = broker(project.root, "status").stdout
     assert (
-        "functions:\nNAME  QUEUED  SCHEDULED  LEASED  DEAD  FINISHED\nf          0          1       0     1         1\n"
-        in screen
+        "functions:\n"
+        "NAME  QUEUED  SCHEDULED  DEFERRED  LEASED  DEAD  FINISHED\n"
+        "f          0          1         0       0     1         1\n" in screen
     )
     assert "bee " in screen
     project.client.srem("rq:queues", "rq:queue:another-program")

@@ -126,6 +126,19 @@ def test_a_handler_file_that_is_nearly_there_is_suggested(mistakes):
             'order_by = "customer"',
             'order_by: expected a path such as "subject" or "data.customer", got "customer" (perhaps "data.customer")',
         ),
+        ('debounce_by = "subject"', "debounce_by: says nothing without debounce"),
+        ('unique_by = "subject"', "unique_by: says nothing without unique_for"),
+        ('debounce_max = "1m"', "debounce_max: says nothing without debounce"),
+        ('debounce = "0s"', 'debounce: expected at least 1ms, got "0s"'),
+        ("unique_for = 0", 'unique_for: expected at least 1ms, got "0s"'),
+        (
+            'debounce = "1m"\ndebounce_max = "30s"',
+            'debounce_max: expected more than debounce (1m), got "30s": it would end before there was quiet',
+        ),
+        (
+            'debounce = "1m"\nmax_age = "1m"',
+            'max_age: expected more than debounce (1m), got "1m": nothing would ever run',
+        ),
         ('order_by = "data..x"', 'order_by: expected a path such as "subject" or "data.customer", got "data..x"'),
         ('on_success = "g"', 'on_success: there is no function "g" (or queue:NAME of a queue source)'),
         ('on_success = "f"', "on_success: the function would run itself for ever"),
@@ -138,7 +151,13 @@ def test_a_limit_that_cannot_work_is_a_mistake(mistakes, line, expected):
 
 
 @pytest.mark.parametrize(
-    "line", ['on_success = "g"', 'on_failure = "queue:q"', 'retry = { backoff = "fixed", base = "10m" }']
+    "line",
+    [
+        'order_by = "data.a"\ndebounce = "1s"\ndebounce_by = "subject"\nunique_for = "1h"\nunique_by = "data.b"',
+        'on_success = "g"',
+        'on_failure = "queue:q"',
+        'retry = { backoff = "fixed", base = "10m" }',
+    ],
 )
 def test_what_can_work_is_none(mistakes, line):
     assert mistakes(F + line + "\n" + G + Q) == []

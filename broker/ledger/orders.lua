@@ -1,0 +1,101 @@
+-- Shared by publish and settle: how an invocation is taken on, and who is told when it has ended.
+local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
+local UNIQUE, DEBOUNCE, SUPERSEDED = 'broker:unique:', 'broker:debounce:', 'broker:superseded:'
+local NOTHING = {}
+
+-- Orders: first the lines {queue, description, timeout, keep, max queue} that several share, then the orders themselves.
+local function take_lines()
+  local lines = {}
+  for i = 1, take_number() do
+    lines[i] = { queue = take(), description = take(), timeout = take(), keep = take(), max_queue = take_number() }
+  end
+  return lines
+end
+local function take_order(lines)
+  local order = { line = lines[take_number()], id = take(), data = take() }
+  local extra = take()
+  order.extra = extra == '' and NOTHING or cjson.decode(extra)
+  order.flow = order.extra.flow or NOTHING
+  return order
+end
+
+-- The id of the invocation that this one would be a duplicate of, its own or another; nothing when it is new.
+local function known_as(order)
+  if call('EXISTS', JOB .. order.id) == 1 then return order.id end
+  return order.flow.unique and call('GET', UNIQUE .. order.flow.unique)
+end
+
+-- Tell those who wait that an invocation has ended for good: `ok` is 1 or 0, `body` JSON.
+local function tell(id, ok, body, failed)
+  local job = call('HMGET', JOB .. id, 'track', 'event', 'reply', 'turn')
+  local track, event, reply, turn = job[1], job[2], job[3], job[4]
+  if turn and holder_of(turn) == id then pass_turn(turn) end
+  if reply then call('PUBLISH', reply, id .. '\n' .. ok .. '\n' .. (body or 'null')) end
+  if not track then return end
+  local open, failing = OPEN .. track, FAILING .. track
+  if failed then call('HINCRBY', failing, event, 1) end
+  if call('HINCRBY', open, event, -1) <= 0 then
+    call('RPUSH', ENDED .. track, (call('HGET', failing, event) or '0') .. '\n' .. event)
+    call('HDEL', open, event)
+    call('HDEL', failing, event)
+  end
+end
+
+-- Debounce: of those with the same key the last one waits for quiet, and takes the place of the one before it.
+local OVERTAKEN = '{"errorType":"Superseded","errorMessage":"a later event of its key came within the debounce"}'
+local function supersede(id, now_iso)
+  local job = call('HMGET', JOB .. id, 'origin', 'result_ttl', 'attempt')
+  local queue, keep = job[1], tonumber(job[2])
+  local due = queue and (job[3] or '0') == '0' and call('ZSCORE', SCHEDULED .. queue, id)
+  if not due or tonumber(due) <= now then return false end -- it has had its quiet
+  call('ZREM', SCHEDULED .. queue, id)
+  call('HSET', JOB .. id, 'status', 'canceled', 'ended_at', now_iso, 'reason', 'Superseded')
+  tell(id, 0, OVERTAKEN)
+  call('EXPIRE', JOB .. id, keep)
+  call('ZADD', SUPERSEDED .. queue, now + keep, id)
+  call('ZREMRANGEBYSCORE', SUPERSEDED .. queue, '-inf', '(' .. now)
+  add(BOOKS .. queue, 'superseded', 1)
+  return true
+end
+-- Returns the id of the one whose place it takes, if there is one.
+local function wait_for_quiet(order, now_iso)
+  local flow, key = order.flow, DEBOUNCE .. order.flow.debounce
+  local first, id = string.match(call('GET', key) or '', '^([^:]+):(.+)$')
+  local superseded = id and supersede(id, now_iso) and id
+  first = superseded and tonumber(first) or now
+  local due = now + math.max(flow.quiet, order.extra.delay or 0)
+  if flow.longest then due = math.min(due, first + flow.longest) end
+  call('SET', key, string.format('%.3f', first) .. ':' .. order.id, 'PX', math.ceil((due - now) * 1000) + 1)
+  call('ZADD', SCHEDULED .. order.line.queue, due, order.id) -- at once: the next of this call may take its place
+  rung[order.line.queue] = true
+  return superseded
+end
+
+-- Returns the id of the invocation whose place it took, if there was one.
+local function accept(order, now_iso)
+  local line, key, extra, flow = order.line, JOB .. order.id, order.extra, order.flow
+  local delay, status, superseded = extra.delay or 0, 'queued', nil
+  if extra.track then
+    call('HSET', key, 'track', extra.track, 'event', extra.event, 'told', 1)
+    call('HINCRBY', OPEN .. extra.track, extra.event, 1)
+  end
+  if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1) end
+  if flow.unique then call('SET', UNIQUE .. flow.unique, order.id, 'PX', flow.unique_ms) end
+  if flow.turn then -- with an attempt of 0, so that claim sees that there is more to it
+    call('HSET', key, 'turn', flow.turn, 'told', 1, 'attempt', 0)
+  end
+  if flow.debounce then
+    status, superseded = 'scheduled', wait_for_quiet(order, now_iso)
+  elseif delay > 0 then
+    status = 'scheduled'
+    wait_until(line.queue, order.id, now + delay)
+  elseif flow.turn and not take_turn(flow.turn, line.queue, order.id) then
+    status = 'deferred'
+  else
+    wait_in_queue(line.queue, order.id)
+  end
+  call('HSET', key, 'status', status, 'origin', line.queue, 'data', order.data, 'description', line.description,
+    'created_at', now_iso, 'enqueued_at', now_iso, 'timeout', line.timeout, 'result_ttl', line.keep, 'at', now_ms)
+  add(BOOKS .. line.queue, 'accepted', 1)
+  return superseded
+end
