@@ -245,7 +245,7 @@ def test_a_worker_that_is_killed_does_not_disturb_the_order(project):
     victim = project.worker()
     project.worker()
     ids = project.push(*({"customer": one, "n": n} for n in (0, 1, 2, 4, 5) for one in ("ada", "bob")))
-    until((project.root / "trace").exists)
+    until((project.root / "trace").exists, within=30)
     victim.kill()
     for id in ids:
         project.ends(id, within=30)
