@@ -15,7 +15,7 @@ COLUMNS = (
     ("latency", "p50", "p50 ms at 50/s"),
     ("latency", "p99", "p99 ms"),
     ("kill", "lost", "lost by SIGKILL"),
-    ("kill", "in flight had run after", "recovered after s"),
+    ("kill", "these had run after", "recovered after s"),
 )
 """What README.md tells of each contender: scenario, what, heading."""
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+LONGEST = 200
+"""Characters of a reason that a table shows; all of it was printed when it happened."""
+
 
 def number(value: float) -> str:
     """Return a value with three significant digits: `12,300`, `4.56`, `0.0123`; small whole ones as they are."""
@@ -33,7 +36,7 @@ def table(outcomes: Iterable[Figure | Absence]) -> str:
     """Return a Markdown table of one scenario: a row for each who, a column for each what."""
     outcomes = list(outcomes)
     cells = {(who, _column(what, unit)): cell(found) for (_, who, what, unit), found in _summary(outcomes).items()}
-    columns = list(dict.fromkeys(column for _, column in cells))
+    columns = list(dict.fromkeys(column for _, column in cells)) or [""]
     rows = list(dict.fromkeys(one.who for one in outcomes))
     why = {one.who: one.why for one in outcomes if isinstance(one, Absence)}
     lines = [row(["", *columns]), "|---" * (len(columns) + 1) + "|"]
@@ -113,4 +116,5 @@ def _column(what: str, unit: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    words = " ".join(text.split())
+    return (words if len(words) < LONGEST else f"{words[:LONGEST]} ...").replace("|", "\\|")

@@ -92,12 +92,12 @@ def _measure(run: Run, contender: Contender, tasks: int, patience: int) -> Outco
     twice = sum(times > 1 for times in Counter(one.number for one in found if not one.end).values())
     values = [
         ("lost", tasks - ended, ""),
-        ("in flight", len(in_flight), ""),
+        ("had begun and not ended", len(in_flight), ""),
         ("started twice", twice, ""),
         ("all had run after", (last - restarted) / 1e9, "s"),
     ]
     if recovered:
-        values.append(("in flight had run after", max(recovered), "s"))
+        values.append(("these had run after", max(recovered), "s"))
     return [
         Figure(scenario=NAME, who=contender.name, what=what, value=value, unit=unit) for what, value, unit in values
     ]

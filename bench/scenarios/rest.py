@@ -42,32 +42,37 @@ PARTS = ("supervisor", "host", "worker", "nursery", "environment", "server")
 
 def cases(room: Room) -> list[Case]:
     """Return the one case."""
-    return [Case(scenario=NAME, who=OURS, measure=partial(rest, room))]
+    return [Case(scenario=NAME, who=OURS, measure=partial(at_rest, room))]
 
 
-def rest(room: Room) -> Outcome:
+def at_rest(room: Room) -> Outcome:
     """Measure once."""
-    seconds = room.scale(30, 6)
-    with Whole(
-        functions={"file": "", "request": "", "noop": ""}, rest=SOURCES.replace("{port}", str(free_port()))
-    ) as whole:
+    seconds = room.scale(30, 5)
+    rest = SOURCES.replace("{port}", str(free_port()))
+    with Whole(functions={"file": "", "request": "", "noop": ""}, rest=rest) as whole:
         inbox = whole.folder / "inbox"
         inbox.mkdir()
         whole.start()
         (inbox / "0.txt").write_text("x")
         whole.until_ran(1, within=30)
-        time.sleep(3)
-        before, begun = whole.crew.cpu(), time.monotonic()
+        time.sleep(2)
+        before, begun = _cpu(whole), time.monotonic()
         time.sleep(seconds)
-        busy = (whole.crew.cpu() - before) / (time.monotonic() - begun)
+        after, spent = _cpu(whole), time.monotonic() - begun
         parts = {name: [memory_of(one.pid) for one in found] for name, found in whole.parts().items()}
-    figures: Outcome = [Figure(scenario=NAME, who="all", what="processor", value=busy * 100, unit="% of a core")]
-    for name in sorted(parts, key=lambda part: PARTS.index(part) if part in PARTS else len(PARTS)):
-        for what, value in (
-            ("resident", sum(one.resident for one in parts[name])),
-            ("shared pages in part", sum(one.shared_out for one in parts[name])),
-        ):
-            figures.append(Figure(scenario=NAME, who=name, what=what, value=value, unit="MB"))
-    total = sum(one.shared_out for found in parts.values() for one in found)
-    figures.append(Figure(scenario=NAME, who="all", what="shared pages in part", value=total, unit="MB"))
+    rows = {"all together": [one for found in parts.values() for one in found]}
+    rows |= {name: parts[name] for name in sorted(parts, key=lambda part: (*PARTS, part).index(part))}
+    figures: Outcome = []
+    for name, found in rows.items():
+        busy = sum(after[part] - before.get(part, 0) for part in after if name in {part, "all together"})
+        values = [
+            ("processor", busy / spent * 100, "% of a core"),
+            ("resident", sum(one.resident for one in found), "MB"),
+            ("shared pages counted in part", sum(one.shared_out for one in found), "MB"),
+        ]
+        figures += [Figure(scenario=NAME, who=name, what=what, value=value, unit=unit) for what, value, unit in values]
     return figures
+
+
+def _cpu(whole: Whole) -> dict[str, float]:
+    return {name: sum(one.cpu for one in found) for name, found in whole.parts().items()}

@@ -29,7 +29,7 @@ A_SECOND = 1_000
 
 def cases(room: Room) -> list[Case]:
     """Return both."""
-    count, seconds = room.scale(10_000, 1_000), room.scale(30, 5)
+    count, seconds = room.scale(10_000, 1_000), room.scale(30, 3)
     return [
         Case(scenario=NAME, who=f"{OURS}, {count:,} registered", measure=partial(_ours, count, seconds)),
         Case(

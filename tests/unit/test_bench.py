@@ -107,7 +107,7 @@ def test_the_readmes_table_joins_what_a_contender_did_in_each_scenario():
         Absence(scenario="drain", who="Huey", why="no"),
         figure(scenario="latency", what="p50", value=0.5),
         figure(scenario="kill", who="SAQ, 2 workers, sweep 5 s", what="lost", value=0),
-        figure(scenario="kill", who="SAQ, 2 workers, sweep 5 s", what="in flight had run after", value=16),
+        figure(scenario="kill", who="SAQ, 2 workers, sweep 5 s", what="these had run after", value=16),
     ]
     rows = pages.short(told).splitlines()[2:]
     assert rows == [
