@@ -80,6 +80,14 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many files each of its processes may have open."""
     file_size: Size | None = None
     """How large a file it may write. None: no limit."""
+    user: str | None = None
+    """The user that its environments run as, when broker runs as root. None: that of `[broker]`."""
+    isolation: Literal["none", "bwrap"] = "none"
+    """`bwrap`: inside bubblewrap, with a file system it can only read, its own /tmp and process numbers, no network."""
+    network: bool = False
+    """Whether it has the network although it is inside bubblewrap."""
+    writable: list[str] = []
+    """The files and folders that it may write although it is inside bubblewrap."""
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 0
     """How far its processes stand back when processor time is short; 19 gets what nobody else wants."""
     variables: dict[str, str] = {}

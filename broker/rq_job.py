@@ -26,6 +26,7 @@ from broker.attempt import Attempt, Failure, traceback_text
 from broker.errors import BrokerError, FunctionError, InitFailed, StoreUnavailable, UnknownFunction
 from broker.ledger import Ledger, stock
 from broker.publisher import Publisher
+from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
 from broker.runtime.preparing import prepare, task_for
@@ -98,7 +99,7 @@ def _settle(ledger: Ledger, job: Job, attempt: Attempt, settlement: Settlement, 
 def _run(config: Config, attempt: Attempt, write: Callable[[], None]) -> Done | Died:
     """Run the attempt in a new environment; `write` is called while it prints."""
     prepared = prepare(task_for(config, attempt.function))
-    nursery = Nursery(config.root)
+    nursery = Nursery(config.root, Isolation.of(config))
     try:
         if prepared.refusal:
             environment = nursery.refuse(attempt.function, InitFailed(prepared.refusal))

@@ -26,6 +26,7 @@ from broker.ledger import Claimed, Ledger, Settlement, Want, available
 from broker.ledger.ledger import WAKE, function_of
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
+from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Died, Done, Lines, Message
 from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Place, Pool
@@ -74,7 +75,7 @@ class Worker(rq.Worker):
         self._publisher = Publisher(config, self.ledger)
         self._selector = selectors.DefaultSelector()
         capacity = config.settings.environments or max(4, 2 * (os.cpu_count() or 1))
-        self._nursery = Nursery(config.root)
+        self._nursery = Nursery(config.root, Isolation.of(config))
         self._pool = Pool(self._nursery, self._selector, Staging(config, self._selector), capacity=capacity)
         self._grace = config.settings.grace
         self._hungry = set(self.functions)

@@ -58,10 +58,16 @@ def firings(config: Config, now: datetime | None = None) -> list[dict[str, Any]]
 
 
 def complaints(config: Config) -> list[str]:
-    """Return what the Redis of the configuration lacks, and whether it is away; the embedded one lacks nothing.
+    """Return what this machine lacks for what is configured, and what the Redis does; the embedded one lacks nothing.
 
     Raises StoreError when it refuses us.
     """
+    from broker.runtime import isolation  # noqa: PLC0415 -- help does without what it imports
+
+    return [*_complaints_about_redis(config), *isolation.complaints(config)]
+
+
+def _complaints_about_redis(config: Config) -> list[str]:
     if config.settings.redis is None:
         return []
     from broker.store import connection  # noqa: PLC0415 -- 200 ms, and only for an external Redis

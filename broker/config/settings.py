@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many worker processes `broker up` starts."""
     environments: Count | None = None
     """How many environments one worker may have. None: twice the processor cores, at least four."""
+    user: str | None = None
+    """The user that functions run as, when broker runs as root. None: the owner of the project's folder."""
     grace: Duration = Duration(10)
     """How long running attempts may go on after Ctrl-C."""
     fsync: Literal["everysec", "always"] = "everysec"

@@ -45,8 +45,19 @@ def nursery_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
     return {**kept, MARK: "0" * 32}
 
 
-def request(function: Function, *, environment: str, token: str, stage: Stage, tmp: Path) -> bytes:
-    """Return the frame that asks the nursery for an environment."""
+def request(
+    function: Function,
+    *,
+    environment: str,
+    token: str,
+    stage: Stage,
+    bounds: Mapping[str, Any],
+    told: Mapping[str, str],
+) -> bytes:
+    """Return the frame that asks the nursery for an environment.
+
+    `told` are variables that the function's own may replace; `bounds` is for broker/runtime/confinement.py.
+    """
     runtime = runtimes.find(function.runtime)
     spec = {
         "start": environment,
@@ -58,26 +69,14 @@ def request(function: Function, *, environment: str, token: str, stage: Stage, t
         "layers": [str(layer) for layer in stage.layers],
         "token": token,
         "variables": {
-            "TMPDIR": str(tmp),
+            **told,
             **stage.variables(function.variables),
             **lambda_variables(function, environment, stage.root),
         },
-        "bounds": bounds(function, tmp),
+        "bounds": bounds,
         "arn": arn("lambda", f"function:{function.name}", region_of(function)),
     }
     return frame(msgspec.json.encode(spec))
-
-
-def bounds(function: Function, tmp: Path) -> dict[str, Any]:
-    """Return what broker/runtime/confinement.py holds the processes of an environment to; sizes are in bytes."""
-    return {
-        "tmp": str(tmp),
-        "memory": int(function.memory),
-        "processes": function.processes,
-        "open_files": function.open_files,
-        "file_size": None if function.file_size is None else int(function.file_size),
-        "nice": function.nice,
-    }
 
 
 def lambda_variables(function: Function, environment: str, root: Path) -> dict[str, str]:

@@ -22,15 +22,27 @@ def confine(bounds: Mapping[str, Any], *, parent: int) -> None:
     still make them, and what Linux forgets when the user changes comes last. `parent` is the nursery: when it dies, so
     does this.
     """
-    Path(bounds["tmp"]).mkdir(0o700)
+    if bounds["bubble"] is None:  # in the bubble it is another
+        Path(bounds["tmp"]).mkdir(0o700)
     if nice := bounds["nice"]:
         os.nice(nice)
     limits.confine(bounds["memory"])
     lower(resource.RLIMIT_NOFILE, bounds["open_files"])
     if bounds["file_size"] is not None:
         lower(resource.RLIMIT_FSIZE, bounds["file_size"])
+    if bounds["user"] is not None:
+        _change_user(bounds, *bounds["user"])
     kernel.no_new_privileges()
     kernel.die_with_parent(parent)
+
+
+def _change_user(bounds: Mapping[str, Any], uid: int, gid: int, groups: list[int]) -> None:
+    """Become another user, for good. Only root can."""
+    if bounds["bubble"] is None:
+        os.chown(bounds["tmp"], uid, gid)
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
 
 
 def lower(kind: int, limit: int) -> None:

@@ -43,6 +43,9 @@ LAST_BREATH = 0.05
 REPORT_WAIT = 5.0
 """Seconds that the nursery gets to report the end of what was killed."""
 
+_SIGNALLED = 128
+"""bwrap exits with this and the signal's number when one has killed what runs in it."""
+
 _INIT_ERRORS: dict[str, type[FunctionError]] = {
     error.__name__: error for error in (HandlerMissing, InitFailed, OutOfMemory)
 }
@@ -293,6 +296,8 @@ class Environment:
 
     def _verdict(self) -> FunctionError:
         code = os.waitstatus_to_exitcode(self._status or 0)
+        if self.function.isolation == "bwrap" and code > _SIGNALLED:
+            code = _SIGNALLED - code
         if self._starved or (code < 0 and self._rss > self.function.memory):  # the kernel or the language was quicker
             return outgrown(self._rss, self.function.memory)
         if self._stop_at is not None and (code == 0 or self._by_us):

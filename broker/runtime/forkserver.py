@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.runtime import bootstrap, cgroup, confinement, kernel, limits
+from broker.runtime import bootstrap, bubble, cgroup, confinement, kernel, limits
 from broker.runtime.become import Runs, become
 from broker.runtime.frames import FrameReader, frame
 
@@ -168,6 +168,8 @@ class Forkserver:
         os.environ[limits.MARK] = name
         time.tzset()
         confinement.confine(spec["bounds"], parent=parent)
+        if spec["bounds"]["bubble"]:
+            bubble.enter(spec, *own)
         os.chdir(spec["root"])
         return become(spec, *own)
 

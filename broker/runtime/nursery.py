@@ -21,6 +21,7 @@ from broker.runtime import birth, cgroup, limits
 from broker.runtime.channel import Channel
 from broker.runtime.environment import Environment
 from broker.runtime.frames import FrameReader, frame
+from broker.runtime.isolation import NONE, Isolation
 from broker.runtime.scratch import Scratch, abandoned
 from broker.runtime.stage import Stage
 
@@ -40,8 +41,9 @@ class Nursery:
     One that has died is replaced with the next `start`; the descriptor to watch stays the same.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, isolation: Isolation = NONE) -> None:
         """Take the folder of config.toml, in which functions run, and start the process."""
+        self.isolation = isolation
         self.root = root.resolve()
         self.alive = False
         self._scratch = Scratch()
@@ -83,7 +85,14 @@ class Nursery:
         environment = Environment(function, channel, name=name, tmp=tmp, end=self._end)
         self._environments[name] = environment
         stage = stage or Stage(root=self.root)
-        request = birth.request(function, environment=name, token=token, stage=stage, tmp=tmp)
+        request = birth.request(
+            function,
+            environment=name,
+            token=token,
+            stage=stage,
+            bounds=self.isolation.bounds(function, tmp),
+            told=self.isolation.variables(function, tmp),
+        )
         try:
             self._ask(request, theirs.fileno(), into)
         except OSError:

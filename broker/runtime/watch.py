@@ -36,6 +36,7 @@ class Watch:
         """Bytes of memory: the most that was seen."""
         self._function = function
         self._tasks = 0
+        self._most_tasks = function.processes + (2 if function.isolation == "bwrap" else 0)  # its own two processes
         self._tmp = Gauge(tmp)
 
     def look(self, pid: int, now: float) -> FunctionError | None:
@@ -43,7 +44,7 @@ class Watch:
         began = time.thread_time()
         pids, tasks = limits.family(pid)
         alarm, self._tasks = tasks > 2 * self._tasks + 16, tasks
-        if tasks > self._function.processes:
+        if tasks > self._most_tasks:
             return TooManyProcesses(f"had {tasks} processes and threads; the limit is {self._function.processes}")
         used = limits.memory_of(pids, self._function.memory)
         self.peak = max(self.peak, used)
