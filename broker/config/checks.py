@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from broker import runtimes
+from broker.config.cycles import cycles
 from broker.config.settings import PlainQueues, Settings
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
@@ -48,6 +49,7 @@ def check(
             _check_function(reader, function, root)
             for key in ("on_success", "on_failure"):
                 _check_destination(reader, function, key, functions, queues)
+    _check_cycles(reader, functions, triggers)
     _check_sources(reader, sources, queues, root)
     _check_triggers(reader, triggers, functions, sources)
 
@@ -155,6 +157,16 @@ def _check_destination(
         reader.wrong(
             place, f"there is no function {shown}", nearest(target, known) or "or queue:NAME of a queue source"
         )
+
+
+def _check_cycles(reader: Reader, functions: Mapping[str, Function | None], triggers: Sequence[Trigger | None]) -> None:
+    known = {name: function for name, function in functions.items() if function is not None}
+    for key in ("on_success", "on_failure"):
+        for circle in cycles(known, [trigger for trigger in triggers if trigger is not None], key):
+            first = known[circle[0]]
+            if getattr(first, key) != first.name:  # that was told already
+                shown = " -> ".join([*circle, circle[0]])
+                reader.wrong(f"{inside('functions', first.name)}.{key}", f"this would go round for ever: {shown}")
 
 
 def _check_sources(reader: Reader, sources: Mapping[str, Source | None], queues: Collection[str], root: Path) -> None:

@@ -150,6 +150,33 @@ def test_a_limit_that_cannot_work_is_a_mistake(mistakes, line, expected):
     assert mistakes(F + line + "\n" + Q) == [f"functions.f.{expected}"]
 
 
+ROUND = "this would go round for ever: "
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (F + 'on_success = "g"\n' + G + 'on_success = "f"\n', [f"functions.f.on_success: {ROUND}f -> g -> f"]),
+        (F + 'on_failure = "g"\n' + G + 'on_failure = "f"\n', [f"functions.f.on_failure: {ROUND}f -> g -> f"]),
+        (
+            F + 'on_success = "g"\n' + G + 'on_success = "g"\n',
+            ["functions.g.on_success: the function would run itself for ever"],
+        ),
+        (F + 'on_success = "queue:q"\n' + Q + T, [f"functions.f.on_success: {ROUND}f -> f"]),
+        (
+            F + 'on_success = "g"\n' + G + 'on_success = "queue:q"\n' + Q + T,
+            [f"functions.f.on_success: {ROUND}f -> g -> f"],
+        ),
+        # These end: by a failure, by a success, or as the pattern lets it.
+        (F + 'on_success = "g"\n' + G + 'on_failure = "f"\n', []),
+        (F + 'on_success = "queue:q"\n' + Q + T + 'pattern = { type = ["queue.message"] }\n', []),
+        (F + 'on_success = "g"\non_failure = "g"\n' + G, []),
+    ],
+)
+def test_destinations_that_lead_back_for_ever_are_a_mistake(mistakes, text, expected):
+    assert mistakes(text) == expected
+
+
 @pytest.mark.parametrize(
     "line",
     [
