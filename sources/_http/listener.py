@@ -44,10 +44,10 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: c
 
 
 class Listener:
-    """A running server; made running, ended by `stop`."""
+    """A server; it listens when made, answers from `start` on, and is ended by `stop`."""
 
     def __init__(self, host: str, port: int, app: Any) -> None:
-        """Listen on the address and serve the ASGI application. Raises SourceError when the address cannot be had."""
+        """Listen on the address, for an ASGI application. Raises SourceError when the address cannot be had."""
         listening = _listen(host, port)
         self.port: int = listening.getsockname()[1]
         config = uvicorn.Config(
@@ -70,6 +70,9 @@ class Listener:
         self._thread = threading.Thread(
             target=self._run, args=[listening], name=f"http-{host}:{self.port}", daemon=True
         )
+
+    def start(self) -> None:
+        """Answer requests."""
         self._thread.start()
 
     @property

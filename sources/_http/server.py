@@ -124,12 +124,17 @@ class Server:
         for other in self._mounts:
             if common := sorted(set(other.route.claims) & set(endpoint.route.claims)):
                 raise SourceError(f"{common[0]} is already served by the source {other.endpoint.name!r}")
-        if self._listener is None or not self._listener.alive:
-            self._settled_at = time.monotonic() + SETTLING
-            self._listener = Listener(self._host, self._port, self._serve)
-        mount = _Mount(endpoint, self._listener)
+        listener = self._listener
+        begins = listener is None or not listener.alive
+        if listener is None or begins:
+            listener = Listener(self._host, self._port, self._serve)
+        mount = _Mount(endpoint, listener)
         self._table = Table([*self._mounts, mount])
         self._mounts.append(mount)
+        if begins:
+            self._listener = listener
+            self._settled_at = time.monotonic() + SETTLING
+            listener.start()
         return mount
 
     def _remove(self, mount: _Mount) -> None:
