@@ -15,7 +15,7 @@ import redis
 
 from broker.ledger import audit
 from broker.ledger.inspection import misplaced
-from tests.chaos.rig import QUEUES, Lease, Rig
+from tests.chaos.rig import EVERY, QUEUES, Lease, Rig
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class Oracle:
         time.sleep(rng.uniform(0.2, 0.8))
         blow = fault(rig, rng)
         watched = blow.in_flight if blow.watched is None else blow.watched
-        until(
-            lambda: rig.passed_on(watched) and load.taken_at > blow.at,
-            within=60,
-            every=0.01,
-            what=lambda: f"it recovers from {fault.__name__}: {load.answers}",
-        )
+
+        def recovered() -> bool:
+            load.complain()
+            return rig.passed_on(watched) and load.taken_at > blow.at
+
+        until(recovered, within=60, every=0.01, what=lambda: f"it recovers from {fault.__name__}: {load.answers}")
         recovery = time.monotonic() - blow.at
         time.sleep(rng.uniform(0.1, 0.3))
         load.stop()
@@ -135,7 +135,7 @@ class Oracle:
 
     def _gaps(self, ran: set[str]) -> list[str]:
         """Return the ticks that are missing between the first one and the last."""
-        ticks = sorted(_half_seconds(key) for key in ran if key.startswith("t"))
+        ticks = sorted(_number(key) for key in ran if key.startswith("t"))
         gaps = [(a, b) for a, b in pairwise(ticks) if b - a != 1]
         return [f"{len(gaps)} gaps in the schedule: {gaps[:5]}"] if gaps else []
 
@@ -154,6 +154,6 @@ class Oracle:
         return len(again)
 
 
-def _half_seconds(tick: str) -> int:
-    """Return the number of a tick that comes every 500 ms: `t2026-11-23T03:00:00.5Z`."""
-    return round(datetime.fromisoformat(tick[1:]).timestamp() * 2)
+def _number(tick: str) -> int:
+    """Return the number of a tick of the rig's schedule: `t2026-11-23T03:00:00Z`."""
+    return round(datetime.fromisoformat(tick[1:]).timestamp() / EVERY)

@@ -74,6 +74,10 @@ class Load:
         """Return when each producer has got a yes for its last event."""
         self._gate.clear()
         until(lambda: self._failures or not self._busy, within=GIVE_UP + 10, what=lambda: f"{self._busy} got no yes")
+        self.complain()
+
+    def complain(self) -> None:
+        """Raise what a producer has met that no producer may meet."""
         if self._failures:
             raise self._failures[0]
 
@@ -136,8 +140,9 @@ class Load:
             link.close()
             raise
         self.answers[answer.status] += 1
+        if answer.status not in {202, 429, 503}:
+            raise AssertionError(f"a request was answered with {answer.status} {answer.getheaders()} {body!r}")
         if answer.status != 202:
-            assert answer.status in {429, 503}, f"{answer.status} {body!r}"
             raise http.client.HTTPException(str(answer.status))
         self.taken_at = max(self.taken_at, began)
 

@@ -34,6 +34,9 @@ Kind = Literal["everysec", "always", "external", "sentinel"]
 
 QUEUES = ("work", "landed")
 
+EVERY = 2
+"""Seconds from one tick of the schedule to the next."""
+
 CONFIG = """
 [broker]
 workers = 1
@@ -56,7 +59,7 @@ kind = "queue"
 
 [sources.clock]
 kind = "schedule"
-every = "500ms"
+every = "2s"
 missed = "all"
 
 [functions.work]
