@@ -43,6 +43,10 @@ def become(spec: Mapping[str, Any], control: int, output: int) -> Runs:
         from broker.runtime.program import ProgramEnvironment  # noqa: PLC0415
 
         return ProgramEnvironment(spec, control, output)
+    if spec["speech"] == "api":
+        from broker.runtime.api import ApiEnvironment  # noqa: PLC0415
+
+        return ApiEnvironment(spec, control, output)
     more = spec["variables"].get("PYTHONPATH", "")
     sys.path[:0] = [spec["root"], *filter(None, more.split(os.pathsep))]
     sys.argv = [spec["handler"]]

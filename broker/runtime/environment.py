@@ -251,16 +251,16 @@ class Environment:
         return self.pending[index] if 0 <= index < len(self.pending) else None
 
     def _take(self, reply: Reply, body: bytes, messages: list[Message]) -> None:
+        if reply.end:
+            self._exhausted = True
+            memory = f"ran out of memory; the limit is {self.function.memory}"
+            self._why = EnvironmentDied(reply.message) if reply.message else OutOfMemory(memory)
         if reply.id:
             if not self.pending or self.pending[0] != reply.id:
                 raise Broken(f"an answer for {reply.id!r}, which does not run")
             self.pending.popleft()
             self._turn()
             self._rss = max(self._rss, reply.rss, self._watch.peak)
-            if reply.end:
-                self._exhausted = True
-                memory = f"ran out of memory; the limit is {self.function.memory}"
-                self._why = EnvironmentDied(reply.message) if reply.message else OutOfMemory(memory)
             self._cpu_us += reply.cpu
             messages.append(Done(reply.id, reply.ok, body, reply.us / 1000, self._rss, reply.cpu))
         elif reply.init_error:

@@ -18,7 +18,7 @@ from typing import Any
 from broker.runtime import bootstrap, failure, limits
 from broker.runtime.become import RESTORED
 from broker.runtime.stdout import Stdout
-from broker.runtime.wire import Wire, die_like
+from broker.runtime.wire import Wire, die_like, ending
 
 _PIPE = 64 << 10
 _TAIL = 4 << 10
@@ -81,9 +81,8 @@ class ProgramEnvironment:
         if os.WIFSIGNALED(status):
             die_like(status)
         if status:
-            code = os.waitstatus_to_exitcode(status)
             said = ears.tail.decode(errors="replace").strip()
-            return self._failed("Runtime.ExitError", f"exited with status {code}", said, bootstrap.peak(usage))
+            return self._failed("Runtime.ExitError", ending(status), said, bootstrap.peak(usage))
         return ok, body, bootstrap.peak(usage)
 
     def _spawn(self, given: int, out: int, err: int, variables: Mapping[str, str]) -> int:

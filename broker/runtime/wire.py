@@ -9,14 +9,17 @@ import json
 import os
 import resource
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.runtime import bootstrap, failure
+from broker.runtime import bootstrap, failure, kernel
 from broker.runtime.frames import LINE_BREAK, FrameReader, frame, marker
+
+_CPUCLOCK_SCHED = 2  # linux/posix-timers.h: with the complement of a pid above it, the clock of a process
 
 MAX_RESULT = 6 << 20
 """Bytes; the limit of AWS Lambda."""
@@ -37,6 +40,8 @@ class Wire:
         self._socket = socket.socket(fileno=control)
         self._frames = FrameReader()
         self._told = 0
+        self.program: int | None = None
+        """A child that runs through all invocations."""
         self.control = control
         self.output = output
 
@@ -65,6 +70,8 @@ class Wire:
     def _processor_time(self) -> int:
         """Return the microseconds of processor time that have not been told yet, ours and those of ended children."""
         before, self._told = self._told, bootstrap.processor_time(*map(resource.getrusage, _WHOSE))
+        if self.program is not None:
+            self._told += _processor_time_of(self.program)
         return self._told - before
 
     def refuse(self, kind: str, message: str, body: bytes = b"") -> None:
@@ -72,6 +79,10 @@ class Wire:
         self.print(f"[ERROR] {kind}: {message}\n")
         self.mark(b"init")
         self.send(json.dumps({"init_error": kind, "message": message}).encode(), body)
+
+    def end(self, message: str) -> None:
+        """Say that nothing runs, so that what is left in the socket when the environment exits counts as not begun."""
+        self.send(json.dumps({"files": True, "end": True, "message": message}).encode(), b"[]")
 
     def print(self, text: str) -> None:
         """Add lines to what was printed."""
@@ -96,6 +107,16 @@ class Wire:
         self._socket.sendall(frame(header, body))
 
 
+def _processor_time_of(pid: int) -> int:
+    """Return the microseconds of processor time that a living process has used; on Linux, elsewhere 0."""
+    if not kernel.LINUX:
+        return 0
+    try:
+        return time.clock_gettime_ns(~pid << 3 | _CPUCLOCK_SCHED) // 1000
+    except OSError:
+        return 0
+
+
 def checked_result(body: bytes) -> tuple[bool, bytes]:
     """Return a program's result as it is when it is JSON and not too long, else the error that says so."""
     if len(body) > MAX_RESULT:
@@ -106,6 +127,12 @@ def checked_result(body: bytes) -> tuple[bool, bytes]:
     except (ValueError, RecursionError) as error:
         return False, failure.body("Runtime.MarshalError", f"the result is not JSON: {error}")
     return True, body
+
+
+def ending(status: int) -> str:
+    """Return how a child has ended (wait(2)), in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exited with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 
 
 def die_like(status: int) -> NoReturn:

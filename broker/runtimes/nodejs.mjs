@@ -18,6 +18,8 @@ const LONGEST_MESSAGE = 64 << 10;
 const NOTICEABLE = 100; // microseconds; shorter attempts take no memory worth measuring
 const LOOK_EVERY = 1000; // milliseconds between looks at what else was imported
 
+const UNKNOWN = "ended itself, since after an error that nobody caught its state is unknown";
+
 const told = JSON.parse(process.argv[2]);
 process.argv = [process.argv[0], told.handler];
 
@@ -401,10 +403,11 @@ function crash(error, type) {
   if (loading) refuse("InitFailed", explain(error, told.handler), error);
   if (!current) {
     print(printed(error, describe(error)));
+    send(JSON.stringify({ files: true, end: true, message: UNKNOWN }), Buffer.from("[]"));
     process.exit(1);
   }
   current.settled = true;
-  settle(current, [...failed(error, type), "ended itself, since after an error that nobody caught its state is unknown"]);
+  settle(current, [...failed(error, type), UNKNOWN]);
 }
 
 process.on("uncaughtException", (error) => crash(error));

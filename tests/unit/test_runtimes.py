@@ -36,6 +36,9 @@ def root(tmp_path):
         ("nodejs", "index.handler"),
         ("nodejs", "index.app.handler"),
         ("nodejs", "handlers/v1.$handler"),
+        ("provided", "./run.sh"),
+        ("provided", "run.sh:function.handler"),
+        ("provided", "cat -m awslambdaric app.handler"),
         ("exec", "./run.sh"),
         ("exec", "./run.sh --fast x"),
         ("exec", "cat"),
@@ -58,6 +61,8 @@ def test_a_handler_that_is_there_is_fine(root, runtime, handler):
             'there is no file handlers/hallo.mjs in ROOT; did you mean "handlers/h',
         ),
         ("nodejs", "indes.handler", 'there is no file indes in ROOT; did you mean "index.js"?'),
+        ("provided", "bootstrap", "there is no file ./bootstrap in ROOT"),
+        ("provided", "rum.sh:app.handler", 'there is no file ./rum.sh in ROOT; did you mean "run.sh"?'),
         ("exec", "", "expected a program or a line for the shell"),
         ("exec", "./rum.sh", 'there is no file ./rum.sh in ROOT; did you mean "run.sh"?'),
         ("exec", "handlers/notes.txt", "handlers/notes.txt may not be executed; `chmod +x handlers/notes.txt`"),
@@ -83,6 +88,21 @@ def test_what_is_wrong_with_a_handler_is_said(root, runtime, handler, problem):
 )
 def test_only_what_needs_a_shell_gets_one(root, handler, argv):
     assert [word.replace(str(root), "ROOT") for word in runtimes.find("exec").argv(handler, root, 0)] == argv
+
+
+@pytest.mark.parametrize(
+    ("handler", "argv", "inner"),
+    [
+        ("bootstrap", ["ROOT/bootstrap"], "bootstrap"),
+        ("run.sh:function.handler", ["ROOT/run.sh"], "function.handler"),
+        ("bin/x:a.b", ["ROOT/bin/x"], "a.b"),
+        ("python3 -m ric app.handler", ["python3", "-m", "ric", "app.handler"], "python3 -m ric app.handler"),
+    ],
+)
+def test_a_provided_program_finds_its_handler_in_a_variable(root, handler, argv, inner):
+    runtime = runtimes.find("provided")
+    assert [word.replace(str(root), "ROOT") for word in runtime.argv(handler, root, 0)] == argv
+    assert runtime.inner(handler) == inner
 
 
 def test_a_program_that_is_not_found_is_a_mistake_with_its_place_and_what_to_install(root, monkeypatch):
