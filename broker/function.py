@@ -53,6 +53,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return wait * (rng or random).uniform(0.5, 1) if self.jitter else wait
 
 
+class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be used in a day or a calendar month, both of UTC."""
+
+    requests: Count | None = None
+    gb_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    per: Literal["day", "month"] = "month"
+    then: Literal["warn", "stop"] = "warn"
+    """What becomes of a function that has used it up: a warning, or besides it waits until the next day or month."""
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Hand over up to `size` events at once; wait up to `window` for a batch to fill."""
 
@@ -124,6 +134,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The function, or `queue:NAME`, that gets the result."""
     on_failure: str | None = None
     """The function, or `queue:NAME`, that gets the dead letter."""
+    budget: Budget | None = None
+    """What it may use in a day or a month. None: as much as it likes."""
     log_limit: Size = Size(1 << 20)
     """How many bytes of log one attempt may write; the rest is counted and dropped."""
 

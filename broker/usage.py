@@ -14,7 +14,7 @@ import msgspec
 from broker.ledger import available
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from redis import Redis
 
@@ -62,21 +62,38 @@ def days(today: date, count: int) -> list[date]:
     return [today - timedelta(days=ago) for ago in reversed(range(count))]
 
 
-def usage(client: Redis, functions: Iterable[str], period: Sequence[date], by: By) -> dict[str, Usage]:
-    """Return what was used in these days, by function or by day (`2026-11-23`); without those that used nothing.
+def cells(client: Redis, functions: Iterable[str], period: Sequence[date]) -> dict[tuple[date, str], Usage]:
+    """Return what was used in these days, by day and function; without those that used nothing.
 
     Raises StoreUnavailable.
     """
-    cells = [(day.isoformat(), function) for function in functions for day in period]
+    keys = [(day, function) for function in functions for day in period]
     pipeline = client.pipeline(transaction=False)
-    for day, function in cells:
-        pipeline.hgetall(f"broker:usage:{day}:{function}")
+    for day, function in keys:
+        pipeline.hgetall(f"broker:usage:{day.isoformat()}:{function}")
     with available():
         answers = pipeline.execute()
-    found: dict[str, Usage] = {}
-    for (day, function), fields in zip(cells, answers, strict=True):
-        if fields:
-            name = function if by == "function" else day
-            used = msgspec.convert({key.decode(): value.decode() for key, value in fields.items()}, Usage, strict=False)
-            found[name] = found.get(name, Usage()) + used
-    return dict(sorted(found.items()))
+    return {
+        key: msgspec.convert({name.decode(): n.decode() for name, n in fields.items()}, Usage, strict=False)
+        for key, fields in zip(keys, answers, strict=True)
+        if fields
+    }
+
+
+def summed(found: Mapping[tuple[date, str], Usage], by: By | Literal["month"]) -> dict[str, Usage]:
+    """Return the sums by function, by day (`2026-11-23`) or by month (`2026-11`), sorted."""
+    sums: dict[str, Usage] = {}
+    for (day, function), used in found.items():
+        name = function if by == "function" else day.isoformat()[: 10 if by == "day" else 7]
+        sums[name] = sums.get(name, Usage()) + used
+    return dict(sorted(sums.items()))
+
+
+def usage(client: Redis, functions: Iterable[str], period: Sequence[date], by: By) -> dict[str, Usage]:
+    """Return what was used in these days, by function or by day. Raises StoreUnavailable."""
+    return summed(cells(client, functions, period), by)
+
+
+def total(parts: Iterable[Usage]) -> Usage:
+    """Return the sum of all."""
+    return sum(parts, Usage())

@@ -20,6 +20,7 @@ from rq.worker.base import BaseWorker, WorkerStatus
 
 from broker import identity, logs
 from broker.attempt import Attempt, Failure
+from broker.budget import Budgets
 from broker.doorbell import MISSED, Subscription
 from broker.errors import Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
@@ -80,6 +81,9 @@ class Worker(rq.Worker):
         self._grace = config.settings.grace
         self._hungry = set(self.functions)
         """Functions that may have something waiting."""
+        self._budgets = Budgets(config)
+        self._overspent: set[str] = set()
+        """Functions that wait because their budget is used up."""
         self._due: dict[str, float] = {}
         """function -> the monotonic moment at which something of it falls due."""
         self._settlements: list[Settlement] = []
@@ -159,7 +163,7 @@ class Worker(rq.Worker):
         """Return the functions that may have something waiting and can be given it, and how much."""
         if self._suspended or self._stop_requests:
             return []
-        functions = (self.functions[name] for name in self._hungry)
+        functions = (self.functions[name] for name in self._hungry if name not in self._overspent)
         asked = ((function, self._pool.vacancies(function, now)) for function in functions)
         return [(function, vacancies) for function, vacancies in asked if vacancies > 0]
 
@@ -261,6 +265,10 @@ class Worker(rq.Worker):
         self._suspended = state.suspended
         self._beat_at = now + BEAT
         self._hungry.update(self.functions)
+        if self._budgets:
+            self._overspent, news = self._budgets.stopped(self.connection, datetime.now(UTC))
+            for account in news:
+                log.warning("%s", account)
         self._give_back_unknown(now)
         self._register(now)
 
@@ -364,7 +372,8 @@ class Worker(rq.Worker):
             return True
         at_rest = not self._pool.running and not self._settlements and not self._plain.running
         return at_rest and (
-            self._stop_requests > 0 or (burst and not self._hungry and time.monotonic() >= self._away_until)
+            self._stop_requests > 0
+            or (burst and not self._hungry - self._overspent and time.monotonic() >= self._away_until)
         )
 
     def _end(self) -> None:

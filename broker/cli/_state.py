@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from broker import address, ledger
+from broker.budget import Budgets
 from broker.ledger import available
 from broker.ledger.ledger import function_of
 from broker.store import connection
@@ -26,6 +28,7 @@ def read(config: Config, client: Redis) -> dict[str, Any]:
         "workers": _workers(client),
         "functions": _functions(config, client),
         "sources": _sources(config, client),
+        "budgets": _budgets(config, client),
     }
 
 
@@ -88,6 +91,22 @@ def _functions(config: Config, client: Redis) -> list[dict[str, Any]]:
             for place in PLACES:
                 row[place] += getattr(account, place)
     return [{"name": name, **row, "configured": name in config.functions} for name, row in sums.items()]
+
+
+def _budgets(config: Config, client: Redis) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": account.name,
+            "per": account.budget.per,
+            "requests": account.used.requests,
+            "requests_limit": account.budget.requests,
+            "gb_seconds": round(account.used.gb_seconds, 6),
+            "gb_seconds_limit": account.budget.gb_seconds,
+            "state": account.state,
+            "until": account.until.isoformat(),
+        }
+        for account in Budgets(config).accounts(client, datetime.now(UTC))
+    ]
 
 
 def _sources(config: Config, client: Redis) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from broker.config.settings import PlainQueues, Settings
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
 from broker.flow import is_path
-from broker.function import Function, Retry
+from broker.function import Budget, Function, Retry
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
 from broker.quantity import Duration
@@ -43,6 +43,7 @@ def check(
         if settings.redis is not None:
             _check_redis(reader, settings.redis)
         _check_plain_queues(reader, settings.rq, functions)
+        _check_budget(reader, settings.budget, "broker.budget")
     queues = [name for name in sources if kinds.get(name) == "queue"]
     for function in functions.values():
         if function is not None:
@@ -97,7 +98,13 @@ def _check_function(reader: Reader, function: Function, root: Path) -> None:
         if not name or "=" in name or "\0" in name + value:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
     _check_flow(reader, function, place)
+    _check_budget(reader, function.budget, f"{place}.budget")
     _check_retry(reader, function.retry, place)
+
+
+def _check_budget(reader: Reader, budget: Budget | None, place: str) -> None:
+    if budget is not None and budget.requests is None and budget.gb_seconds is None:
+        reader.wrong(place, "expected requests, gb_seconds or both, got neither")
 
 
 def _check_retry(reader: Reader, retry: Retry, place: str) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from broker.function import Count
+from broker.function import Budget, Count
 from broker.quantity import Duration
 
 
@@ -38,4 +38,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """When the embedded server writes to the disk: every second, or before each answer."""
     log_lines: Count = 16384
     """How many entries a log stream keeps."""
+    budget: Budget | None = None
+    """What all functions together may use in a day or a month. None: as much as they like."""
     rq: PlainQueues = PlainQueues()

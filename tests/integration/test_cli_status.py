@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 
@@ -109,13 +110,52 @@ def test_usage_adds_up_what_was_billed(project):
     for id in project.push(1, 2):
         project.ends(id)
     project.ends(project.push(0)[0], "failed")
-    (row,) = json.loads(broker(project.root, "usage", "--json").stdout)
+    row, sums = json.loads(broker(project.root, "usage", "--json").stdout)
+    assert sums == {**row, "function": "(total)"}
     assert (row["function"], row["requests"], row["errors"], row["cold_starts"]) == ("f", 3, 1, 1)
     assert row["billed_seconds"] >= 0.003
     assert row["gb_seconds"] == pytest.approx(row["billed_seconds"] / 2)
-    (line,) = csv.DictReader(io.StringIO(broker(project.root, "usage", "--by", "day", "--csv").stdout))
+    line, last = csv.DictReader(io.StringIO(broker(project.root, "usage", "--by", "day", "--csv").stdout))
+    assert last == {**line, "day": "(total)"}
     assert line["day"] == datetime.now(UTC).date().isoformat()
     assert int(line["requests"]) == 3
+
+
+def test_usage_is_priced_as_at_aws_and_what_is_free_is_free_in_each_month(project):
+    project.configure(CODE)
+    today = datetime.now(UTC).date()
+    big = days(today, 40)[0]  # of another month
+    for day, requests, gb_seconds in ((today, 3_000_000, 500_000), (big, 1_000_000, 100_000)):
+        used = {"requests": requests, "mb_ms": gb_seconds * 1024 * 1000}
+        project.client.hset(f"broker:usage:{day}:f", mapping=used)
+    given = ("usage", "--since", "40d", "--json", "--price")
+    (project.root / "plain.toml").write_text("million_requests = 0.2\ngb_second = 0.00001\ncurrency = 'EUR'\n")
+    row, sums = json.loads(broker(project.root, *given, "plain.toml").stdout)
+    assert row["cost_eur"] == sums["cost_eur"] == pytest.approx(4 * 0.2 + 600_000 * 0.00001)
+    shipped = Path(__file__).parents[2] / "prices.toml"
+    row, free, sums = json.loads(broker(project.root, *given, str(shipped)).stdout)
+    assert row["cost_usd"] == pytest.approx(4 * 0.2 + 600_000 * 0.0000166667, abs=1e-6)
+    assert free["function"] == "(free)"
+    assert free["cost_usd"] == pytest.approx(-(2 * 0.2 + 500_000 * 0.0000166667), abs=1e-6)
+    assert sums["cost_usd"] == pytest.approx(row["cost_usd"] + free["cost_usd"], abs=1e-6)
+    assert "(total)" in broker(project.root, *given[:3], "--price", str(shipped)).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gb_second = 1", "missing required field `million_requests`"),
+        ("million_requests = 1\ngb_second = -1", "`float` >= 0.0 - at `$.gb_second`"),
+        ("million_requests = 1\ngb_second = 1\nfrei = 1", "unknown field `frei`"),
+        ("million_requests = ", "prices.toml: Invalid value"),
+    ],
+)
+def test_a_file_of_prices_that_is_wrong_is_told_so(project, text, said):
+    project.configure(CODE)
+    (project.root / "prices.toml").write_text(text)
+    error = broker(project.root, "usage", "--price", "prices.toml", code=2).stderr
+    assert "prices.toml: " in error
+    assert said in error
 
 
 def test_usage_is_summed_over_the_days_asked_for(redis_client):

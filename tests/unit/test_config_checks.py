@@ -260,3 +260,11 @@ def test_a_pattern_is_compiled(mistakes):
 )
 def test_queues_of_plain_jobs_are_checked(mistakes, text, expected):
     assert mistakes(f"[broker.rq]\n{text}\n{F}") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [(F + 'budget = { per = "day" }\n', "functions.f.budget"), ("[broker.budget]\n", "broker.budget")],
+)
+def test_a_budget_of_nothing_is_a_mistake(mistakes, text, place):
+    assert mistakes(text) == [f"{place}: expected requests, gb_seconds or both, got neither"]

@@ -19,7 +19,7 @@ from broker import errors
 from broker.cli import broker as command
 from broker.config import Settings
 from broker.config.settings import PlainQueues
-from broker.function import UNLISTED, Batch, Function, Retry
+from broker.function import UNLISTED, Batch, Budget, Function, Retry
 from broker.layer import Layer
 from broker.pattern import compile as compile_pattern
 from broker.pattern.operators import OPERATORS
@@ -43,6 +43,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "### `[broker.rq]`": PlainQueues,
     "## `[functions.NAME]`": Function,
     "### `retry`": Retry,
+    "### `budget`": Budget,
     "### `batch`": Batch,
     "## `[layers.NAME]`": Layer,
     "## `[[triggers]]`": Trigger,
