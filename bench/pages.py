@@ -15,7 +15,7 @@ COLUMNS = (
     ("latency", "p50", "p50 ms at 50/s"),
     ("latency", "p99", "p99 ms"),
     ("kill", "lost", "lost by SIGKILL"),
-    ("kill", "these had run after", "recovered after s"),
+    ("kill", "all had run after", "all had run after s"),
 )
 """What README.md tells of each contender: scenario, what, heading."""
 
@@ -71,7 +71,7 @@ def _cell(found: Mapping[tuple[str, str, str], Spread], scenario: str, who: str,
         if not same or (who != same[0] and who.startswith("broker")):
             return ""
         who = same[0]
-        if what != "lost" and (scenario, who, what) not in found:
+        if what != "lost" and (scenario, who, "lost") in found and found[scenario, who, "lost"].high > 0:
             return "never"
     spread = found.get((scenario, who, what))
     if spread is None:

@@ -137,6 +137,15 @@ def memory_of(pid: int) -> Memory:
     return Memory(resident=sizes["Rss"], shared_out=sizes["Pss"])
 
 
+def nanoseconds(pid: int) -> int:
+    """Return the processor time of a process' living threads, exactly (proc(5) counts in hundredths of a second)."""
+    spent = 0
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            spent += int((thread / "schedstat").read_text().split()[0])
+    return spent
+
+
 def processes() -> list[Process]:
     """Return every process that is no zombie."""
     found = []

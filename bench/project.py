@@ -54,27 +54,27 @@ HANDLERS = dedent("""
 """).lstrip()
 
 
-def write(folder: Path, *, log: Path, redis: str | None, functions: dict[str, str], rest: str = "") -> Path:
+def write(
+    folder: Path, *, log: Path, redis: str | None, functions: dict[str, str], queues: bool = True, rest: str = ""
+) -> Path:
     """Write the project into `folder`; return the path of its configuration.
 
-    `functions` are names with lines of their tables besides the handler, which has the function's name. Each has a
-    queue source of its own name. Without `redis` it runs the embedded server. `rest` is more of the configuration.
+    `functions` are names with lines of their tables besides the handler, which has the function's name. With `queues`
+    each has a queue source of its own name. Without `redis` it runs the embedded server. `rest` is more of the
+    configuration.
     """
     (folder / "handlers.py").write_text(HANDLERS)
     parts = ["[broker]", f'redis = "{redis}"' if redis else "", ""]
     for name, lines in functions.items():
-        parts += [
-            f"[functions.{name}]",
-            "" if "handler =" in lines else f'handler = "handlers.py:{name}"',
-            lines,
-            f'variables = {{ BENCH_LOG = "{log}" }}',
-            f"[sources.{name}]",
-            'kind = "queue"',
-            "[[triggers]]",
-            f'source = "{name}"',
-            f'function = "{name}"',
-            "",
-        ]
+        handler = "" if "handler =" in lines else f'handler = "handlers.py:{name}"'
+        parts += [f"[functions.{name}]", handler, lines, f'variables = {{ BENCH_LOG = "{log}" }}']
+        if queues:
+            parts += [f"[sources.{name}]", 'kind = "queue"', trigger(name, name)]
     config = folder / "config.toml"
     config.write_text("\n".join([*parts, rest]))
     return config
+
+
+def trigger(source: str, function: str) -> str:
+    """Return the table of a trigger without a pattern."""
+    return f'[[triggers]]\nsource = "{source}"\nfunction = "{function}"\n'

@@ -110,5 +110,6 @@ class Run:
     def must_wait(self, count: int, within: float) -> None:
         """Wait for so many records. Raises RuntimeError when they do not come."""
         if not self.wait(count, within):
+            why = f"within {within:.0f} s" if self.crew.alive() else "before a process of it ended"
             got = records.count(self.log)
-            raise RuntimeError(f"{self.contender.name}: {got} of {count} ran within {within:.0f} s: {self.crew.said()}")
+            raise RuntimeError(f"{self.contender.name}: {got} of {count} ran {why}: {self.crew.said()}")

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 class Whole:
     """A context in which a project is ready to run; `start` starts `broker up`, or the parts that it is given."""
 
-    def __init__(self, *, functions: dict[str, str], rest: str = "", shipped: bool = True) -> None:
+    def __init__(
+        self, *, functions: dict[str, str], queues: bool = False, rest: str = "", shipped: bool = True
+    ) -> None:
         """Take what bench/project.py takes; not `shipped` is the server without persistence, over TCP."""
+        self._queues = queues
         self._functions = functions
         self._rest = rest
         self._shipped = shipped
@@ -42,6 +45,7 @@ class Whole:
                 log=self.log,
                 redis=self.server.url if self.server else None,
                 functions=self._functions,
+                queues=self._queues,
                 rest=self._rest.format(folder=self.folder),
             )
             self.crew = stack.enter_context(Crew(self.folder / "said"))

@@ -70,6 +70,8 @@ def _kill(room: Room, contender: Contender, tasks: int, patience: int) -> Outcom
             return _measure(run, contender, tasks, patience)
     except Missing as missing:
         return [Absence(scenario=NAME, who=contender.name, why=str(missing))]
+    except Exception as error:  # noqa: BLE001 -- the border of one contender: the others go on
+        return [Absence(scenario=NAME, who=contender.name, why=f"failed: {error}")]
 
 
 def _measure(run: Run, contender: Contender, tasks: int, patience: int) -> Outcome:

@@ -8,7 +8,7 @@ from functools import partial
 from bench.case import Case, Outcome, Room
 from bench.contenders import OURS
 from bench.figures import Figure
-from bench.processes import memory_of
+from bench.processes import memory_of, nanoseconds
 from bench.server import free_port
 from bench.whole import Whole
 
@@ -29,6 +29,12 @@ listen = "127.0.0.1:{port}"
 [[triggers]]
 source = "hook"
 function = "request"
+
+[sources.jobs]
+kind = "queue"
+[[triggers]]
+source = "jobs"
+function = "noop"
 
 [sources.nightly]
 kind = "schedule"
@@ -75,4 +81,4 @@ def at_rest(room: Room) -> Outcome:
 
 
 def _cpu(whole: Whole) -> dict[str, float]:
-    return {name: sum(one.cpu for one in found) for name, found in whole.parts().items()}
+    return {name: sum(nanoseconds(one.pid) for one in found) / 1e9 for name, found in whole.parts().items()}

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from bench import records
+from bench import project, records
 from bench.case import Case, Outcome, Room
 from bench.contenders import OURS
 from bench.figures import Figure, percentile
@@ -54,11 +54,11 @@ def _ours(count: int, seconds: int) -> Outcome:
     lines = []
     for number in range(count):
         lines.append(f'[sources.s{number}]\nkind = "schedule"\nevery = {interval(number, count)}\n')
-        lines.append(f'[[triggers]]\nsource = "s{number}"\nfunction = "tick"\n')
+        lines.append(project.trigger(f"s{number}", "tick"))
     with Whole(functions={"tick": ""}, rest="".join(lines)) as whole:
         whole.start()
-        whole.until_ran(1, within=60 + count / 50)
-        time.sleep(1.1 * count / A_SECOND + 2)  # until every one of them has its place
+        whole.until_ran(count, within=60 + count / 50)
+        whole.until(lambda: _begun(whole) == count, within=60, what="every schedule has fired once")
         first = time.time()
         time.sleep(seconds)
         last = time.time()
@@ -68,6 +68,11 @@ def _ours(count: int, seconds: int) -> Outcome:
     late = [(one.at - one.sent) / 1e6 for one in found]
     ran = len({(one.number, one.sent) for one in found})
     return _figures(f"{OURS}, {count:,} registered", late, expected, ran)
+
+
+def _begun(whole: Whole) -> int:
+    time.sleep(0.2)
+    return len({one.number for one in records.read(whole.log)})
 
 
 def _apscheduler(room: Room, jobs: int, seconds: int) -> Outcome:

@@ -47,7 +47,7 @@ def starts(room: Room, runtime: str) -> Outcome:
         raise Missing("there is no `node` on the PATH")
     count = room.scale(30, 8)
     functions = {f"f{number}": RUNTIMES[runtime] for number in range(count)}
-    with Whole(functions=functions, shipped=False) as whole:
+    with Whole(functions=functions, queues=True, shipped=False) as whole:
         (whole.folder / "handler.mjs").write_text(NODE)
         text = whole.config.read_text().replace("[broker]", f"[broker]\nenvironments = {count + 4}", 1)
         whole.config.write_text(text)

@@ -107,13 +107,17 @@ def test_the_readmes_table_joins_what_a_contender_did_in_each_scenario():
         Absence(scenario="drain", who="Huey", why="no"),
         figure(scenario="latency", what="p50", value=0.5),
         figure(scenario="kill", who="SAQ, 2 workers, sweep 5 s", what="lost", value=0),
-        figure(scenario="kill", who="SAQ, 2 workers, sweep 5 s", what="these had run after", value=16),
+        figure(scenario="kill", who="SAQ, 2 workers, sweep 5 s", what="all had run after", value=16),
+        figure(who="taskiq list", value=2_000),
+        figure(scenario="kill", who="taskiq list", what="lost", value=5),
+        figure(scenario="kill", who="taskiq list", what="all had run after", value=2),
     ]
     rows = pages.short(told).splitlines()[2:]
     assert rows == [
         "| broker | 9,000 | 0.500 | - | - | - |",
         "| SAQ, 2 workers | 4,000 | - | - | 0 | 16 |",
         "| Huey | missing | - | - | - | - |",
+        "| taskiq list | 2,000 | - | - | 5 | never |",
     ]
 
 
