@@ -33,6 +33,7 @@ class Publisher:
     def __init__(self, config: Config, ledger: Ledger, *, reply: str = "") -> None:
         """Take the channel on which outcomes are awaited as `reply`, when `Publishing.reply` is to be used."""
         self._functions = config.functions
+        self._replicas = config.settings.replicas
         self._routes = Routes(config.triggers)
         self._ledger = ledger
         self._reply = reply
@@ -79,7 +80,9 @@ class Publisher:
     def publish_orders(self, ids: Sequence[str], orders: Sequence[Sequence[Order]]) -> list[Receipt | QueueFull]:
         """Publish the orders of each event; the answer for an event that met a full queue is QueueFull."""
         receipts: list[Receipt | QueueFull] = []
-        for event, owed, answers in zip(ids, orders, self._ledger.publish(orders), strict=True):
+        for event, owed, answers in zip(
+            ids, orders, self._ledger.publish(orders, replicas=self._replicas), strict=True
+        ):
             if FULL in answers:
                 full = owed[answers.index(FULL)]
                 receipts.append(QueueFull(full.queue, full.max_queue))

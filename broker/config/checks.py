@@ -42,6 +42,8 @@ def check(
     if settings is not None:
         if settings.redis is not None:
             _check_redis(reader, settings.redis)
+        elif settings.replicas:
+            reader.wrong("broker.replicas", "the embedded server has none: name a Redis that has")
         _check_plain_queues(reader, settings.rq, functions)
         _check_budget(reader, settings.budget, "broker.budget")
     queues = [name for name in sources if kinds.get(name) == "queue"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long running attempts may go on after Ctrl-C."""
     fsync: Literal["everysec", "always"] = "everysec"
     """When the embedded server writes to the disk: every second, or before each answer."""
+    replicas: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """How many replicas of Redis must have an event before it is accepted."""
     log_lines: Count = 16384
     """How many entries a log stream keeps."""
     budget: Budget | None = None

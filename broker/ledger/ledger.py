@@ -31,6 +31,9 @@ Verdict = Literal["finished", "retry", "dead", "release", "replay", "drop"]
 WAKE = "broker:wake"
 """The channel on which a queue's name is published when something begins to wait in it."""
 
+COPY_WITHIN = 1000
+"""Milliseconds in which replicas have to say that they have what was published."""
+
 ACCEPTED, DUPLICATE, FULL = 1, 0, -1
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -240,10 +243,11 @@ class Ledger:
             for name, more in parts.items()
         }
 
-    def publish(self, events: Sequence[Sequence[Order]]) -> list[list[int]]:
+    def publish(self, events: Sequence[Sequence[Order]], *, replicas: int = 0) -> list[list[int]]:
         """Take on the invocations of each event: all of an event's, or none of them.
 
-        Returns ACCEPTED, DUPLICATE or FULL for each; see Related. What is accepted is in Redis.
+        Returns ACCEPTED, DUPLICATE or FULL for each; see Related. What is accepted is in Redis, and in so many replicas
+        of it; when these do not say so in time, StoreUnavailable is raised.
         """
         lines = _Lines()
         arguments: list[Any] = []
@@ -254,7 +258,9 @@ class Ledger:
         count = sum(map(len, events))
         if not count:
             return [[] for _ in events]
-        answers = map(Related.read, self._run("publish", [_now(), *lines.arguments(), count, *arguments]))
+        flat = [_now(), *lines.arguments(), count, *arguments]
+        raw = self._run_copied("publish", flat, replicas) if replicas else self._run("publish", flat)
+        answers = map(Related.read, raw)
         return [[next(answers) for _ in orders] for orders in events]
 
     def claim(self, worker: str, wants: Sequence[Want], execution: int) -> Claim:
@@ -357,6 +363,28 @@ class Ledger:
     def _run(self, name: str, arguments: list[Any]) -> Any:
         with available():
             return self._scripts[name](args=arguments)
+
+    def _run_copied(self, name: str, arguments: list[Any], replicas: int) -> Any:
+        """Run a script, and return its answer once so many replicas have what it wrote, and all that was there before.
+
+        WAIT waits for the writes of its own connection, and a script that finds duplicates writes nothing: hence SET.
+        """
+        script = self._scripts[name]
+        with available(), self.client.pipeline(transaction=False) as pipeline:
+            while True:
+                pipeline.evalsha(script.sha, 0, *arguments)
+                pipeline.set("broker:copied", b"")
+                pipeline.wait(replicas, COPY_WITHIN)
+                answers = pipeline.execute(raise_on_error=False)
+                if not isinstance(answers[0], exceptions.NoScriptError):
+                    break
+                self.client.script_load(script.script)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        if answers[2] < replicas:
+            raise StoreUnavailable(f"{answers[2]} of {replicas} replicas have it")
+        return answers[0]
 
 
 @contextmanager

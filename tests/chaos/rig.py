@@ -124,7 +124,7 @@ class Rig:
                 inbox=root / "inbox",
                 client=impatient(connection.open_url(self.url)),
                 publisher=Publisher(self.broker.config, ledger),
-                replicas=0,
+                replicas=self.broker.config.settings.replicas,
                 seed=seed,
             )
             self.records = Records(root)
@@ -138,7 +138,7 @@ class Rig:
         if self.kind == "sentinel":
             self.guarded = Guarded(self.root / "redis", "--appendfsync", "always")
             self.url = self.guarded.url
-            setting = f'redis = "{self.url}"'
+            setting = f'redis = "{self.url}"\nreplicas = 1'
             return setting, setting
         if self.kind == "external":
             self.server = OwnServer(self.root / "redis", "--appendfsync", "always", environ=self.server_clock.environ)
@@ -212,6 +212,8 @@ class Rig:
 
     def mend(self) -> None:
         """Start what is not there; return when both workers hold a lease and the broker takes requests."""
+        if self.guarded is not None:
+            until(self.guarded.in_step, within=60, what="the killed server is the replica now")
         if self.broker.up is None:
             self.broker.start()
         if self._far is None or self._far.poll() is not None:

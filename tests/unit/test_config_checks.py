@@ -150,6 +150,13 @@ def test_a_limit_that_cannot_work_is_a_mistake(mistakes, line, expected):
     assert mistakes(F + line + "\n" + Q) == [f"functions.f.{expected}"]
 
 
+def test_the_embedded_server_has_no_replicas_to_wait_for(mistakes):
+    assert mistakes("[broker]\nreplicas = 1\n") == [
+        "broker.replicas: the embedded server has none: name a Redis that has"
+    ]
+    assert mistakes('[broker]\nreplicas = 1\nredis = "redis://localhost"\n') == []
+
+
 ROUND = "this would go round for ever: "
 
 

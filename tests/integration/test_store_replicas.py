@@ -1,0 +1,61 @@
+"""With `replicas` an event is accepted once the replicas have it: two real servers, one of which stands still."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import redis
+
+from broker.errors import StoreUnavailable
+from broker.ledger import Ledger, Order, audit
+from broker.ledger.ledger import ACCEPTED, DUPLICATE, job_data
+from tests.acceptance.running import free_port
+from tests.conftest import PrivateServer, until
+
+
+@pytest.fixture
+def pair():
+    port = free_port()
+    master = PrivateServer("--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
+    replica = PrivateServer("--replicaof", f"127.0.0.1 {port}")
+    with redis.Redis.from_url(master.url) as client, redis.Redis.from_url(replica.url) as copy:
+        until(lambda: client.wait(1, 10) == 1, within=30, what="the replica follows")
+        yield client, copy, replica
+    for server in (replica, master):
+        server.close()
+
+
+def order(id):
+    return Order(queue="f", id=id, data=job_data("f", b"{}"))
+
+
+def test_what_is_accepted_is_on_the_replica(pair):
+    client, copy, _ = pair
+    ledger = Ledger(client)
+    assert ledger.publish([[order("a")], [order("b")]], replicas=1) == [[ACCEPTED], [ACCEPTED]]
+    assert copy.lrange("rq:queue:f", 0, -1) == [b"a", b"b"]
+    client.script_flush()
+    assert ledger.publish([[order("c")]], replicas=1) == [[ACCEPTED]]
+
+
+def test_what_no_replica_has_is_not_accepted_and_can_be_repeated(pair, monkeypatch):
+    client, copy, replica = pair
+    monkeypatch.setattr("broker.ledger.ledger.COPY_WITHIN", 200)
+    ledger = Ledger(client)
+    replica.process.send_signal(signal.SIGSTOP)
+    for _ in range(2):  # the second time it is a duplicate, which writes nothing, and is not on the replica either
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+            ledger.publish([[order("a")]], replicas=1)
+    replica.process.send_signal(signal.SIGCONT)
+    answer = until(lambda: published(ledger), within=30, what="the replica has it")
+    assert answer == [[DUPLICATE]]
+    assert copy.lrange("rq:queue:f", 0, -1) == [b"a"]
+    assert [account.accepted for account in audit(client)] == [1]
+
+
+def published(ledger):
+    try:
+        return ledger.publish([[order("a")]], replicas=1)
+    except StoreUnavailable:
+        return None
