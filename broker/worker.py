@@ -28,7 +28,7 @@ from broker.ledger.ledger import WAKE, function_of
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
 from broker.runtime.isolation import Isolation
-from broker.runtime.messages import Died, Done, Lines, Message
+from broker.runtime.messages import Lines, Message, Ready
 from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Place, Pool
 from broker.runtime.staging import Staging
@@ -219,10 +219,12 @@ class Worker(rq.Worker):
                         printing.say(line.text, line.level, line.time_ms)
                 continue
             attempt = self._pool.settle(place, message)
-            if isinstance(message, Done | Died) and message.cpu_us:
+            if isinstance(message, Ready):
+                continue
+            if message.cpu_us:
                 name = place.environment.function.name
                 self._cpu[name] = self._cpu.get(name, 0) + message.cpu_us
-            if attempt is not None and isinstance(message, Done | Died):
+            if attempt is not None:
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
                 self._settlements += attempt.conclude(message, self._publisher.follow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import httpx
@@ -167,15 +168,24 @@ def test_the_batch_processor_fails_single_messages_and_they_alone_come_back(proj
 
 def test_a_message_alone_can_be_failed_by_its_id_too(project):
     code = """
+    from aws_lambda_powertools import Logger
+    logger = Logger(service="shop")
+    @logger.inject_lambda_context
     def handler(event, context):
         (record,) = event["Records"]
+        logger.info("received")
         return {"batchItemFailures": [{"itemIdentifier": record["messageId"]}] if context.attempt == 1 else []}
     """
     tables = '[sources.orders]\nkind = "queue"\n[[triggers]]\nsource = "orders"\nfunction = "f"\n'
     project.configure(code, tables, payload="aws", retry={"attempts": 2, "backoff": "fixed", "base": "10ms"})
     (receipt,) = project.publisher.publish([new_event(source="orders", type="queue.message", data=1)])
     project.worker()
-    assert project.ends(receipt.invocations[0])["attempt"] == "2"
+    (id,) = receipt.invocations
+    assert project.ends(id)["attempt"] == "2"
+    said, _ = (json.loads(line) for line in project.lines(id) if line.startswith("{"))
+    assert (said["message"], said["function_request_id"]) == ("received", id)
+    assert said["function_arn"] == "arn:aws:lambda:local:000000000000:function:f"
+    assert said["xray_trace_id"] == f"1-{id[:8]}-{id[8:]}"
 
 
 def test_a_source_that_cannot_say_what_aws_would_send_buries_its_event_and_harms_nobody(project):
