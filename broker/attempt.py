@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from broker import logs
-from broker.errors import EnvironmentDied, Expired, Foreign, FunctionError, PayloadFailed, WorkerLost
+from broker.errors import EnvironmentDied, EventError, Expired, Foreign, FunctionError, PayloadFailed, WorkerLost
 from broker.event import Event, rfc3339
 from broker.function import Function
 from broker.ledger import Claimed, Order, Settlement
@@ -21,8 +21,14 @@ from broker.runtime.messages import Died, Done
 POISON = 3
 """After so many crashes of its worker or environment an invocation is a dead letter."""
 
+LONGEST_REASON = 200
+"""Characters."""
+
 Follow = Callable[[str, Event], Sequence[Order]]
 """(destination, event) -> what is owed to the destination."""
+
+
+_CALLED = {"succeeded": "result", "failed": "error"}
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +54,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def raised(cls, body: bytes) -> Failure:
         """Return the failure that a handler's error object stands for."""
-        reason = msgspec.json.decode(body, type=_Error).errorType
+        try:
+            reason = msgspec.json.decode(body, type=_Error).errorType[:LONGEST_REASON]
+        except (msgspec.DecodeError, RecursionError):  # it comes from the function's process, which may say anything
+            reason, text = "Unreadable", body[:LONGEST_REASON].decode(errors="replace")
+            body = msgspec.json.encode({"errorType": reason, "errorMessage": f"an error that cannot be read: {text}"})
         verdict = "OutOfMemory" if reason == "OutOfMemory" else "HandlerFailed"
         return cls(reason=reason, body=body, verdicts=(verdict,))
 
@@ -196,7 +206,7 @@ class Attempt:
             result=result,
             again=one.attempt > 1,
             told=one.told,
-            orders=tuple(follow(destination, self._outcome(one, "succeeded", result))) if destination else (),
+            orders=self._onward(destination, one, "succeeded", result, follow) if destination else (),
         )
 
     def _failed(self, one: Claimed, failure: Failure, follow: Follow) -> Settlement:
@@ -232,8 +242,16 @@ class Attempt:
             failed=True,
             stopped=failure.verdicts[0] == "Stopped",
             told=one.told,
-            orders=tuple(follow(destination, self._outcome(one, "failed", failure.body))) if destination else (),
+            orders=self._onward(destination, one, "failed", failure.body, follow) if destination else (),
         )
+
+    def _onward(self, destination: str, one: Claimed, how: str, body: bytes, follow: Follow) -> tuple[Order, ...]:
+        """Return what is owed to a destination. It is owed also when the result is nested too deeply to be told."""
+        try:
+            return tuple(follow(destination, self._outcome(one, how, body)))
+        except (EventError, ValueError, RecursionError) as error:
+            self.say(f"[ERROR] {destination} is not told the {_CALLED[how]}: {error}", "ERROR")
+            return tuple(follow(destination, self._outcome(one, how, b"null")))
 
     def _outcome(self, one: Claimed, how: str, body: bytes) -> Event:
         """Return the event for a destination; its id is the invocation's and attempt's, so it is taken on once."""
@@ -242,7 +260,7 @@ class Attempt:
             "invocation": one.id,
             "attempt": one.attempt,
             "event": json.loads(one.event),
-            "result" if how == "succeeded" else "error": json.loads(body),  # not msgspec: see _data_of
+            _CALLED[how]: json.loads(body),  # not msgspec: see _data_of
         }
         return Event(
             id=f"{one.id}-{one.attempt}",
@@ -278,7 +296,10 @@ class Attempt:
 
     def _failed_items(self, result: bytes) -> set[int] | None:
         """Return the positions that AWS Lambda's partial answer names; None when it names none of this batch."""
-        answer = json.loads(result)  # not msgspec: see _data_of
+        try:
+            answer = json.loads(result)  # not msgspec: see _data_of
+        except (ValueError, RecursionError):  # it comes from the function's process, which may say anything
+            return None
         if not isinstance(answer, dict) or not answer.get("batchItemFailures"):
             return set()
         positions = {json.loads(one.event)["id"]: n for n, one in enumerate(self.claimed)}

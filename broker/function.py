@@ -136,6 +136,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The function, or `queue:NAME`, that gets the dead letter."""
     budget: Budget | None = None
     """What it may use in a day or a month. None: as much as it likes."""
+    max_result: Size = Size(6 << 20)
+    """How long its result may be, as JSON."""
     log_limit: Size = Size(1 << 20)
     """How many bytes of log one attempt may write; the rest is counted and dropped."""
 

@@ -20,7 +20,7 @@ from broker.runtime import bootstrap
 CONTROL, OUTPUT = 3, 4
 """Where a program finds its two lines. Node closes such low ones in its children by itself, and Java all."""
 
-TOLD = ("handler", "root", "token", "born", "arn")
+TOLD = ("handler", "root", "token", "born", "arn", "max_result")
 """What a program is told of the spec, as its last argument."""
 
 RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)

@@ -68,6 +68,7 @@ def request(
         "root": str(stage.root),
         "layers": [str(layer) for layer in stage.layers],
         "token": token,
+        "max_result": int(function.max_result),
         "variables": {
             **told,
             **stage.variables(function.variables),

@@ -21,9 +21,6 @@ from broker.runtime.frames import LINE_BREAK, FrameReader, frame, marker
 from broker.runtime.loading import HandlerMissing, InitFailed, LoadedFiles, load
 from broker.runtime.standard import Context, client_context, context_type, log_to, open_streams, trace_id
 
-MAX_RESULT = 6 << 20
-"""Bytes; the limit of AWS Lambda."""
-
 _RECEIVE = 256 << 10
 _NOTICEABLE = 100
 """Microseconds; to fill a megabyte or to run a program takes longer, so shorter attempts are measured together."""
@@ -43,6 +40,7 @@ class Environment:
         self._control = control
         self._output = output
         self._token = spec["token"].encode()
+        self._max_result: int = spec["max_result"]
         self._pid = os.getpid()
         self._context = context_type(spec["variables"], spec["arn"])
         self._streams = open_streams()
@@ -100,7 +98,7 @@ class Environment:
             result = handler(_decode(event.decode()), context)
             if type(result) is CoroutineType:
                 result = self._await(result)
-            ok, body = _marshal(result)
+            ok, body = self._marshal(result)
         except SystemExit:
             raise
         except BaseException as error:  # noqa: BLE001 -- the border to the user's code: what it raises is its failure
@@ -127,6 +125,22 @@ class Environment:
         self._peak = max(peak(own), peak(children))
         before, self._cpu = self._cpu, processor_time(own, children)
         return self._cpu - before
+
+    def _marshal(self, result: Any) -> tuple[bool, bytes]:
+        """Return a result as JSON, or the error that says why it cannot be."""
+        if result is None:
+            return True, b"null"
+        try:
+            body = _encode(result).encode()
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the border to the user's code: its objects are iterated
+            message = f"the result is not JSON: {error}"
+            return False, failure.body("Runtime.MarshalError", message)
+        if len(body) > self._max_result:
+            message = f"the result has {len(body)} bytes; the limit is {self._max_result}"
+            return False, failure.body("Function.ResponseSizeTooLarge", message)
+        return True, body
 
     def _await(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
         if self._runner is None:
@@ -168,7 +182,7 @@ class Environment:
         try:
             for stream in (*self._streams, sys.stdout, sys.stderr):
                 stream.flush()
-        except (AttributeError, OSError, ValueError):  # the function has closed or replaced one of them
+        except Exception:  # noqa: BLE001 -- the border to the user's code, which may have closed or replaced them
             for stream in self._streams:
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
@@ -198,20 +212,3 @@ def peak(usage: resource.struct_rusage) -> int:
 def processor_time(*usages: resource.struct_rusage) -> int:
     """Return processor time in microseconds, the user's and the system's together."""
     return int(sum(usage.ru_utime + usage.ru_stime for usage in usages) * 1e6)
-
-
-def _marshal(result: Any) -> tuple[bool, bytes]:
-    """Return a result as JSON, or the error that says why it cannot be."""
-    if result is None:
-        return True, b"null"
-    try:
-        body = _encode(result).encode()
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 -- the border to the user's code: its objects are iterated
-        message = f"the result is not JSON: {error}"
-        return False, failure.body("Runtime.MarshalError", message)
-    if len(body) > MAX_RESULT:
-        message = f"the result has {len(body)} bytes; the limit is {MAX_RESULT}"
-        return False, failure.body("Function.ResponseSizeTooLarge", message)
-    return True, body

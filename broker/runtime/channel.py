@@ -11,9 +11,11 @@ import os
 import socket
 import time
 from collections import deque
+from typing import Annotated
 
 import msgspec
 
+from broker.function import Function
 from broker.runtime.frames import FrameError, FrameReader
 from broker.runtime.messages import Line
 from broker.runtime.output import Output
@@ -23,9 +25,19 @@ INIT = "init"
 
 _RECEIVE = 256 << 10
 _PIPE = 64 << 10
+_MARKERS = 4096
+"""So many markers without replies are nonsense: less is ever sent ahead."""
+
+_SLACK = 2 << 20
+"""Bytes of a reply beyond the longest result: its header, or an error with its stack, or a list of files."""
+
 _BUDGET = 256 << 10
 _DRAIN_BUDGET = (1 << 20) + _PIPE
 """No pipe holds more (pipe(7), /proc/sys/fs/pipe-max-size), so a marker that was written is found within it."""
+
+
+Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+"""What an environment may say of itself; more would overflow the sums that are made of it."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -37,9 +49,9 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     `cpu` is the processor time, in microseconds, that was not told before.
     """
     ok: bool = False
-    us: int = 0
-    rss: int = 0
-    cpu: int = 0
+    us: Amount = 0
+    rss: Amount = 0
+    cpu: Amount = 0
     end: bool = False
     """It exits after this reply: because memory has run out, or for what `message` says."""
     ready: bool = False
@@ -78,15 +90,15 @@ _decode = msgspec.json.Decoder(Reply).decode
 class Channel:
     """The worker's ends of the lines to one environment. Nothing here blocks."""
 
-    def __init__(self, control: socket.socket, output: int, token: str, log_limit: int) -> None:
+    def __init__(self, control: socket.socket, output: int, token: str, function: Function) -> None:
         """Take both ends, set to non-blocking; `token` is what the environment's markers begin with."""
         self.control = control.fileno()
         self.output = output
         self.hung_up = False
         """Nothing more will be received."""
         self._socket = control
-        self._frames = FrameReader()
-        self._text = Output(token, log_limit)
+        self._frames = FrameReader(function.max_result + _SLACK)
+        self._text = Output(token, function.log_limit)
         self._replies: deque[Said] = deque()
         self._ahead: deque[str] = deque()
         self._queue: list[bytes] = []
@@ -199,6 +211,8 @@ class Channel:
                 if lines:
                     events.append(Printed(lines, owner, len(self._ahead)))
                 if owner is not None:
+                    if len(self._ahead) > _MARKERS:
+                        raise Broken("more markers than there are attempts")
                     self._ahead.append(owner)
                     self._pair(events)
             budget -= len(data)

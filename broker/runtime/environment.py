@@ -267,7 +267,11 @@ class Environment:
             self._why = _INIT_ERRORS.get(reply.init_error, InitFailed)(reply.message)
             self._refusal = body
         else:
-            self._files += [(Path(path), mtime_ns, size) for path, mtime_ns, size in _decode_files(body)]
+            try:
+                named = _decode_files(body)
+            except msgspec.DecodeError as error:
+                raise Broken(f"its files: {error}") from error
+            self._files += [(Path(path), mtime_ns, size) for path, mtime_ns, size in named]
             if reply.ready:
                 self.ready = True
                 self._turn()

@@ -42,7 +42,9 @@ def marker(token: bytes, name: bytes) -> bytes:
 class FrameReader:
     """Cuts what a socket delivers into frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = MAX_FRAME) -> None:
+        """Take how long a frame may be, in bytes."""
+        self._longest = longest
         self._rest = bytearray()
         self._missing = 0
 
@@ -62,7 +64,7 @@ class FrameReader:
         start, needed = 0, _LENGTH
         while len(data) - start >= _LENGTH:
             needed = _LENGTH + int.from_bytes(data[start : start + _LENGTH], "big")
-            if needed > MAX_FRAME:
+            if needed > self._longest:
                 raise FrameError(f"a frame of {needed} bytes")
             end = start + needed
             if end > len(data):

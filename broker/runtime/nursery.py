@@ -80,7 +80,7 @@ class Nursery:
             raise
         control.setblocking(False)
         os.set_blocking(output, False)
-        channel = Channel(control, output, token, function.log_limit)
+        channel = Channel(control, output, token, function)
         tmp = self._scratch.folder(name)
         environment = Environment(function, channel, name=name, tmp=tmp, end=self._end)
         self._environments[name] = environment
@@ -110,7 +110,7 @@ class Nursery:
         os.close(into)
         control.setblocking(False)
         os.set_blocking(output, False)
-        channel = Channel(control, output, secrets.token_hex(8), function.log_limit)
+        channel = Channel(control, output, secrets.token_hex(8), function)
         name = secrets.token_hex(16)
         environment = Environment(function, channel, name=name, tmp=self._scratch.folder(name), end=self._end)
         environment.ended(0, why=why)
@@ -184,6 +184,8 @@ class Nursery:
 
     def _ask(self, request: bytes, *descriptors: int) -> None:
         """Send a request. It fits into the socket's buffer; a nursery that leaves it full for a second is stuck."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGCONT)  # a function of the same user may have stopped it
         end = time.monotonic() + PATIENCE
         while request:
             try:

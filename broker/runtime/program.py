@@ -41,6 +41,7 @@ class ProgramEnvironment:
         self._argv = spec["argv"]
         self._name = spec["name"]
         self._handler = spec["handler"]
+        self._max_result = spec["max_result"]
         self._wire = Wire(spec, control, output)
 
     def run(self) -> None:
@@ -72,7 +73,7 @@ class ProgramEnvironment:
         finally:
             for one in (given, out_end, err_end):
                 os.close(one)
-        ears = _Ears(self._wire, out, err)
+        ears = _Ears(self._wire, out, err, self._max_result)
         ears.listen(pid)
         limits.kill_group(pid)  # what it leaves running; it is not waited for yet, so the number is still its own
         _, status, usage = os.wait4(pid, 0)
@@ -114,8 +115,8 @@ class ProgramEnvironment:
 class _Ears:
     """Pass on what a program prints until it has ended; what it has left running is not waited for."""
 
-    def __init__(self, wire: Wire, out: int, err: int) -> None:
-        self.stdout = Stdout()
+    def __init__(self, wire: Wire, out: int, err: int, max_result: int) -> None:
+        self.stdout = Stdout(max_result)
         self.tail = b""
         """The end of stderr."""
         self._wire = wire

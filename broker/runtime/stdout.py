@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from broker.runtime.wire import MAX_RESULT, checked_result
 
-_KEPT = MAX_RESULT + 1
 _BLANK = b" \t\r\n"
 _JSON = b'{["-0123456789tfnNI'
 """How JSON may begin; N and I are those of NaN and Infinity, which an error is to be made of."""
@@ -16,7 +15,9 @@ class Stdout:
     A last line that begins as an object or an array does is kept back, so that a result does not stand in the log too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_RESULT) -> None:
+        """Take how many bytes the result may have."""
+        self._limit = limit
         self._line = bytearray()
         """The last line that is not blank, as far as a result may be long, with the blank ones behind it."""
         self._held = False
@@ -36,7 +37,7 @@ class Stdout:
             data = data[start:]
             self._line.clear()
             self._held = data[:1] in (b"{", b"[")
-        self._line += data[: _KEPT - len(self._line)]
+        self._line += data[: self._limit + 1 - len(self._line)]
         if end or b"\n" in data:
             self._ended = b"\n" in data[end - start if end else 0 :]
         return log if self._held else log + data
@@ -46,11 +47,11 @@ class Stdout:
         held = bytes(self._line) if self._held else b""
         line, everything = bytes(self._line).strip(_BLANK), bytes(self._all or b"").strip(_BLANK)
         if line[:1] and line[:1] in _JSON:
-            ok, body = checked_result(line)
-            if ok or len(line) > MAX_RESULT or b"JSON: there is no" in body:
+            ok, body = checked_result(line, self._limit)
+            if ok or len(line) > self._limit or b"JSON: there is no" in body:
                 return ok, body, b""
         if everything[:1] in (b"{", b"[") and everything != line:
-            ok, body = checked_result(everything)
+            ok, body = checked_result(everything, self._limit)
             if ok or b"JSON: there is no" in body:
                 return ok, body, held
         return True, b"null", held
@@ -58,5 +59,5 @@ class Stdout:
     def _remember(self, data: bytes) -> None:
         if self._all is not None:
             self._all += data
-            if len(self._all) > MAX_RESULT:
+            if len(self._all) > self._limit:
                 self._all = None

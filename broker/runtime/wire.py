@@ -117,10 +117,10 @@ def _processor_time_of(pid: int) -> int:
         return 0
 
 
-def checked_result(body: bytes) -> tuple[bool, bytes]:
+def checked_result(body: bytes, limit: int = MAX_RESULT) -> tuple[bool, bytes]:
     """Return a program's result as it is when it is JSON and not too long, else the error that says so."""
-    if len(body) > MAX_RESULT:
-        message = f"the result has {len(body)} bytes; the limit is {MAX_RESULT}"
+    if len(body) > limit:
+        message = f"the result has {len(body)} bytes; the limit is {limit}"
         return False, failure.body("Function.ResponseSizeTooLarge", message)
     try:
         json.loads(body, parse_constant=_refuse_constant)

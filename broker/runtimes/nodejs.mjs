@@ -13,7 +13,6 @@ import { format } from "node:util";
 
 const CONTROL = 3;
 const OUTPUT = 4;
-const MAX_RESULT = 6 << 20; // bytes; the limit of AWS Lambda
 const LONGEST_MESSAGE = 64 << 10;
 const NOTICEABLE = 100; // microseconds; shorter attempts take no memory worth measuring
 const LOOK_EVERY = 1000; // milliseconds between looks at what else was imported
@@ -369,8 +368,8 @@ function marshal(result) {
   } catch (error) {
     return refused("Runtime.MarshalError", `the result is not JSON: ${error?.message}`);
   }
-  if (body.length > MAX_RESULT) {
-    const message = `the result has ${body.length} bytes; the limit is ${MAX_RESULT}`;
+  if (body.length > told.max_result) {
+    const message = `the result has ${body.length} bytes; the limit is ${told.max_result}`;
     return refused("Function.ResponseSizeTooLarge", message);
   }
   return [true, body];

@@ -147,6 +147,37 @@ def test_a_destination_gets_the_event_and_what_became_of_it(how, key):
     event.encode()
 
 
+@pytest.mark.parametrize("body", [b"[" * 100_000 + b"]" * 100_000, b"[" * 5000, b"not json", b"\xff"])
+def test_a_destination_is_owed_also_what_it_cannot_be_told(body):
+    """The body comes from the function's process, which may write what it likes."""
+
+    def follow(destination, event):
+        return [Order(queue=destination, id="x", data=event.encode())]
+
+    attempt = Attempt(function(on_success="g", on_failure="g", retry=Retry(attempts=1)), [claimed()])
+    (settlement,) = attempt.succeed(body, follow, duration_ms=1, used=0)
+    assert json.loads(settlement.orders[0].data)["data"]["result"] is None
+    assert any("g is not told the result" in line.text for line in attempt.take_lines())
+    (settlement,) = attempt.fail(Failure(reason="X", body=body), follow)
+    assert json.loads(settlement.orders[0].data)["data"]["error"] is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[" * 100_000, b"not json \xff", b'{"errorType": 7}', b'{"errorType":"\\ud800"}']
+)
+def test_an_error_that_cannot_be_read_is_an_error_all_the_same(body):
+    failure = Failure.raised(body)
+    assert failure.reason == "Unreadable"
+    assert json.loads(failure.body)["errorMessage"].startswith("an error that cannot be read: ")
+    assert len(Failure.raised(b'{"errorType":"' + b"x" * 10_000 + b'"}').reason) == 200
+
+
+def test_a_batchs_answer_that_cannot_be_read_fails_it():
+    attempt = Attempt(function(batch=Batch(size=1)), [claimed("a")])
+    answer = b'{"batchItemFailures":' + b"[" * 100_000
+    assert verdicts(attempt.succeed(answer, nothing, duration_ms=1, used=0)) == ["retry"]
+
+
 def test_an_error_is_kept_as_a_traceback_for_rq():
     assert traceback_text(BAD.body) == '  File "f.py"\nValueError: no'
     assert traceback_text(b"not json") == "not json"
