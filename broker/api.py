@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker import config as configuration
+from broker.deployed.functions import Functions
 from broker.errors import EventError, UnknownQueue
 from broker.event import new_event
 from broker.ledger import Ledger
@@ -17,6 +18,8 @@ from broker.source import Publishing
 from broker.store import connection
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from broker.config import Config
     from broker.function import Priority
 
@@ -25,7 +28,7 @@ class Publishers:
     """One publisher, with its connection, for each configuration; all threads share it."""
 
     def __init__(self) -> None:
-        self._made: dict[Path, tuple[Config, Publisher]] = {}
+        self._made: dict[Path, tuple[Config, Publisher, Functions, Redis]] = {}
         self._lock = threading.Lock()
 
     def get(self, path: Path) -> tuple[Config, Publisher]:
@@ -33,8 +36,12 @@ class Publishers:
         with self._lock:
             if path not in self._made:
                 config = configuration.load(path)
-                self._made[path] = config, Publisher(config, Ledger(connection.connect(config)))
-            return self._made[path]
+                client = connection.connect(config)
+                functions = Functions(config, client)
+                self._made[path] = config, Publisher(config, Ledger(client), functions=functions), functions, client
+            config, publisher, functions, client = self._made[path]
+            functions.look(client)
+            return config, publisher
 
 
 _publishers = Publishers()

@@ -280,6 +280,7 @@ class Attempt:
                 used=used,
                 init_ms=self.cold,
                 status=status,
+                version=self.function.version if self.function.code else "",
             )
         )
 

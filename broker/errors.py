@@ -13,6 +13,7 @@
     ├── UnknownQueue         no such queue source in the configuration
     ├── UnknownInvocation    no such invocation in the ledger
     ├── BadArchive           a zip is damaged, or holds paths that lead out of its folder
+    ├── DeployFailed         a function cannot be deployed as it is
     ├── LayerFailed          a layer cannot be built; carries what the installer said
     ├── SourceError          a source cannot go on; it is restarted with backoff
     └── FunctionError        an attempt failed
@@ -126,6 +127,10 @@ class UnknownInvocation(BrokerError):
 
 class BadArchive(BrokerError):
     """The zip is damaged, or holds paths that lead out of its folder."""
+
+
+class DeployFailed(BrokerError):
+    """The function cannot be deployed."""
 
 
 class LayerFailed(BrokerError):

@@ -18,6 +18,9 @@ LATEST = "$LATEST"
 """The version whose code is the project's own folder, as it stands there; AWS Lambda's name for the unpublished one."""
 
 
+AWAITED = "deployed"
+"""The handler of a function whose code is pushed; until then its invocations wait."""
+
 UNLISTED: Mapping[str, str] = MappingProxyType({"version": LATEST, "code": ""})
 """Fields of a function that do not stand in its table, besides its name, with their values then."""
 

@@ -11,6 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from broker.deployed.catalog import CHANGES
+from broker.deployed.functions import Functions
 from broker.doorbell import Doorbell
 from broker.errors import BrokerError, QueueFull, StoreUnavailable
 from broker.ledger import Ledger, available
@@ -171,10 +173,20 @@ class Host:
         self.client = client
         self.stopping = threading.Event()
         self.replies = Replies(client)
-        self.publisher = Publisher(config, Ledger(client), reply=self.replies.channel)
+        functions = Functions(config, client)
+        self.publisher = Publisher(config, Ledger(client), reply=self.replies.channel, functions=functions)
+        self._deploys = Doorbell(client, [CHANGES], on_message=lambda *_: self._learn(functions))
         self.group_commit = GroupCommit(self.publisher)
         self._shared: dict[object, Any] = {}
         self._lock = threading.Lock()
+
+    def _learn(self, functions: Functions) -> None:
+        """Take note of what was deployed; called when there is something, and after each time we could not hear."""
+        try:
+            if functions.refresh(self.client):
+                log.info("functions were deployed")
+        except StoreUnavailable as error:
+            raise ConnectionError(str(error)) from error  # the doorbell tries again, and calls again
 
     def share(self, key: object, make: Callable[[], Any]) -> Any:
         """Return the one object under `key`; `make` is called by the first who asks."""
@@ -199,6 +211,7 @@ class Host:
                 log.warning("%s does not end; leaving without it", thread.name)
         self.group_commit.close()
         self.replies.close()
+        self._deploys.close()
 
     def _keep_running(self, name: str, source: Source) -> None:
         context = HostContext(self, name)

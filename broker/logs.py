@@ -60,9 +60,16 @@ def end(invocation: str) -> str:
 
 
 def report(
-    invocation: str, *, duration_ms: float, memory: int, used: int, init_ms: float | None = None, status: str = ""
+    invocation: str,
+    *,
+    duration_ms: float,
+    memory: int,
+    used: int,
+    init_ms: float | None = None,
+    status: str = "",
+    version: str = "",
 ) -> str:
-    """Return the REPORT line of an attempt; memory and used are in bytes."""
+    """Return the REPORT line of an attempt; memory and used are in bytes; `version` is that of a deployed function."""
     parts = [
         f"REPORT RequestId: {invocation}",
         f"Duration: {duration_ms:.2f} ms",
@@ -74,6 +81,8 @@ def report(
         parts.append(f"Init Duration: {init_ms:.2f} ms")
     if status:
         parts.append(f"Status: {status}")
+    if version:
+        parts.append(f"Version: {version}")
     return "\t".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from broker.deployed.functions import Functions
 from broker.errors import QueueFull
 from broker.event import Event, invocation_id
 from broker.flow import flow_of
 from broker.ledger import Ledger, Order
 from broker.ledger.ledger import DUPLICATE, FULL, Related, job_data
-from broker.routing import Routes
 from broker.source import Publishing, Receipt
 
 if TYPE_CHECKING:
     from broker.config import Config
     from broker.function import Function
+
+log = logging.getLogger("broker")
 
 GROUP = 500
 """How many events at the most go to Redis in one call: a bound on how long one script may hold the server."""
@@ -30,11 +33,13 @@ USUAL = Publishing()
 class Publisher:
     """Publishes events to the functions that the configuration's triggers name."""
 
-    def __init__(self, config: Config, ledger: Ledger, *, reply: str = "") -> None:
-        """Take the channel on which outcomes are awaited as `reply`, when `Publishing.reply` is to be used."""
-        self._functions = config.functions
+    def __init__(self, config: Config, ledger: Ledger, *, reply: str = "", functions: Functions | None = None) -> None:
+        """Take the channel on which outcomes are awaited as `reply`, when `Publishing.reply` is to be used.
+
+        Whoever lives long keeps `functions` up to date; without them they are read now. Raises StoreUnavailable.
+        """
+        self._functions = functions or Functions(config, ledger.client)
         self._replicas = config.settings.replicas
-        self._routes = Routes(config.triggers)
         self._ledger = ledger
         self._reply = reply
 
@@ -44,21 +49,32 @@ class Publisher:
         Raises EventError when the event's data is not JSON.
         """
         record = event.record()
-        names = self._routes.match(record, event.source)
+        now = self._functions.now
+        names = now.routes.match(record, event.source)
         if not names:
             return []
         encoded = event.encode_record(record)
-        return [self._order(self._functions[name], event, encoded, how) for name in names]
+        return [self._order(now.by_name[name], event, encoded, how) for name in names]
 
-    def order_for(self, name: str, event: Event, how: Publishing = USUAL, client: bytes = b"") -> Order:
-        """Return the order for one function, past all triggers; `client` is what the caller says of itself, as JSON."""
-        return self._order(self._functions[name], event, event.encode(), how, client)
+    def order_for(
+        self, name: str, event: Event, how: Publishing = USUAL, client: bytes = b"", qualifier: str = ""
+    ) -> Order:
+        """Return the order for one function, past all triggers.
+
+        `client` is what the caller says of itself, as JSON, `qualifier` the alias or version that it wants.
+        """
+        return self._order(
+            self._functions.now.by_name[name], event, event.encode(), how, client=client, qualifier=qualifier
+        )
 
     def follow(self, destination: str, event: Event) -> list[Order]:
         """Return what is owed to a function's destination: another function, or whoever listens to `queue:NAME`."""
         kind, _, name = destination.rpartition(":")
         if kind == "queue":
             return self.orders(event.sent_to(name))
+        if name not in self._functions.now.by_name:  # only one that was deployed can be gone
+            log.error("%s: the destination %s is no function any more; what it was owed is dropped", event.source, name)
+            return []
         return [self.order_for(name, event)]
 
     def publish(self, events: Sequence[Event], how: Publishing = USUAL) -> list[Receipt]:
@@ -90,11 +106,20 @@ class Publisher:
                 receipts.append(_receipt(event, owed, answers))
         return receipts
 
-    def _order(self, function: Function, event: Event, encoded: bytes, how: Publishing, client: bytes = b"") -> Order:
+    def _order(
+        self,
+        function: Function,
+        event: Event,
+        encoded: bytes,
+        how: Publishing,
+        *,
+        client: bytes = b"",
+        qualifier: str = "",
+    ) -> Order:
         return Order(
             queue=function.queue(how.priority),
             id=invocation_id(function.name, event),
-            data=job_data(function.name, encoded, client),
+            data=job_data(function.name, encoded, client, qualifier),
             description=function.name,
             timeout=float(function.timeout),
             keep=float(function.keep),

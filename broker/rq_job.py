@@ -23,6 +23,7 @@ from rq import Retry, get_current_job
 from broker import config as configuration
 from broker import logs
 from broker.attempt import Attempt, Failure, traceback_text
+from broker.deployed.functions import Functions
 from broker.errors import BrokerError, FunctionError, InitFailed, StoreUnavailable, UnknownFunction
 from broker.ledger import Ledger, stock
 from broker.publisher import Publisher
@@ -44,7 +45,7 @@ PAUSE = 0.1
 """Seconds for which a printed line waits for company before it is written to its log stream."""
 
 
-def invoke(function: str, event: Any, client_context: Any = None) -> Any:
+def invoke(function: str, event: Any, client_context: Any = None, qualifier: str = "") -> Any:
     """Run one invocation in an environment of its own; a worker of RQ calls this, with JSON as its serializer.
 
     The configuration is found as the command line finds it: $BROKER_CONFIG, else ./config.toml. Returns the result, or
@@ -58,7 +59,9 @@ def invoke(function: str, event: Any, client_context: Any = None) -> Any:
         raise BrokerError("broker.invoke is called by RQ's workers; use `broker invoke` to run a function")
     _disarm()
     config = configuration.load()
-    if function not in config.functions:
+    functions = Functions(config, job.connection)
+    live = functions.now.by_name.get(function)
+    if live is None:
         raise UnknownFunction(f"there is no function {function!r} in {config.path}")
     ledger = Ledger(job.connection, log_entries=config.settings.log_lines)
     claimed = stock.count_attempt(
@@ -69,8 +72,8 @@ def invoke(function: str, event: Any, client_context: Any = None) -> Any:
         event=_json(event),
         client_context=b"" if client_context is None else _json(client_context),
     )
-    attempt = Attempt(config.functions[function], [claimed])
-    publisher = Publisher(config, ledger)
+    attempt = Attempt(functions.pick(live, job.id, qualifier), [claimed])
+    publisher = Publisher(config, ledger, functions=functions)
     if (hopeless := attempt.hopeless(config.sources)) is not None:
         (settlement,) = attempt.bury(Failure.of(hopeless), publisher.follow)
         cpu_us = 0

@@ -21,6 +21,8 @@ from rq.worker.base import BaseWorker, WorkerStatus
 from broker import identity, logs
 from broker.attempt import Attempt, Failure
 from broker.budget import Budgets
+from broker.deployed.catalog import CHANGES
+from broker.deployed.functions import Functions
 from broker.doorbell import MISSED, Subscription
 from broker.errors import Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
@@ -51,6 +53,9 @@ BEAT = 1.0
 RECONCILE_EVERY = 3.0
 """Seconds between looks at whether this worker holds what it does not know of."""
 
+LEARN_EVERY = 10.0
+"""Seconds between looks at what was deployed, should the telling of it have been missed."""
+
 REGISTER_EVERY = 30.0
 """Seconds between heartbeats of RQ's registration."""
 
@@ -66,14 +71,15 @@ class Worker(rq.Worker):
 
     def __init__(self, config: Config, client: Redis, *, name: str | None = None) -> None:
         """Take a connected client; the name must be unique, and is by default."""
-        self.functions = config.functions
+        self._deployed = Functions(config, client)
+        self.functions = self._deployed.now.by_name
         self._sources = config.sources
         name = name or identity.of_this_process()
         self._plain = PlainJobs(config, name)
         queues = [*sorted(self.functions), *self._plain.queues] or ["broker"]
         super().__init__(queues, name=name, connection=client, serializer=JSONSerializer)
         self.ledger = Ledger(client, log_entries=config.settings.log_lines)
-        self._publisher = Publisher(config, self.ledger)
+        self._publisher = Publisher(config, self.ledger, functions=self._deployed)
         self._selector = selectors.DefaultSelector()
         capacity = config.settings.environments or max(4, 2 * (os.cpu_count() or 1))
         self._nursery = Nursery(config.root, Isolation.of(config))
@@ -93,7 +99,7 @@ class Worker(rq.Worker):
         """function -> microseconds of processor time that are not in its usage yet."""
         self._execution_number = 0
         self._ended = 0
-        self._beat_at = self._registered_at = self._reconcile_at = 0.0
+        self._beat_at = self._registered_at = self._reconcile_at = self._learn_at = 0.0
         self._away_until = self._away_for = 0.0
         self._bell: Subscription | None = None
         self._bell_number = -1
@@ -135,6 +141,7 @@ class Worker(rq.Worker):
             self._gather_lines(now)
             self._settle()
             self._beat(now)
+            self._learn(now)
             self._claim(now)
             self._away_for = 0.0
         except StoreUnavailable as error:
@@ -163,7 +170,8 @@ class Worker(rq.Worker):
         """Return the functions that may have something waiting and can be given it, and how much."""
         if self._suspended or self._stop_requests:
             return []
-        functions = (self.functions[name] for name in self._hungry if name not in self._overspent)
+        names = (name for name in self._hungry if name in self.functions and name not in self._overspent)
+        functions = (self.functions[name] for name in names)
         asked = ((function, self._pool.vacancies(function, now)) for function in functions)
         return [(function, vacancies) for function, vacancies in asked if vacancies > 0]
 
@@ -188,15 +196,19 @@ class Worker(rq.Worker):
         """Start what was claimed of a function, and note whether more of it may be waiting."""
         batch = function.batch
         more = len(claimed) >= (batch.size if batch else vacancies)
-        self._pool.note_demand(function, more=more, now=now)
+        for version in self._deployed.versions(function):
+            self._pool.note_demand(version, more=more, now=now)
         if not more:
             self._hungry.discard(function.name)
-        together = [one for one in claimed if batch and not one.foreign]
-        if together:
-            self._start(Attempt(function, together), now)
+        together: dict[str, tuple[Function, list[Claimed]]] = {}
         for one in claimed:
-            if not batch or one.foreign:
-                self._start(Attempt(function, [one]), now)
+            version = self._deployed.pick(function, one.id, one.qualifier)
+            if batch and not one.foreign:
+                together.setdefault(version.version, (version, []))[1].append(one)
+            else:
+                self._start(Attempt(version, [one]), now)
+        for version, several in together.values():
+            self._start(Attempt(version, several), now)
 
     def _start(self, attempt: Attempt, now: float) -> None:
         if (hopeless := attempt.hopeless(self._sources)) is not None:
@@ -274,6 +286,17 @@ class Worker(rq.Worker):
         self._give_back_unknown(now)
         self._register(now)
 
+    def _learn(self, now: float) -> None:
+        """Take note of what was deployed: what is claimed from now on runs it, what runs goes on as it is."""
+        if now < self._learn_at:
+            return
+        changed = self._deployed.refresh(self.connection)
+        self._learn_at = now + LEARN_EVERY
+        if changed:
+            self.functions = self._deployed.now.by_name
+            self._hungry = set(self.functions)
+            self._pool.keep(self._deployed.live())
+
     def _give_back_unknown(self, now: float) -> None:
         """Give back what Redis has leased to this worker without its knowing: the answer to a claim was lost."""
         if now < self._reconcile_at:
@@ -316,7 +339,7 @@ class Worker(rq.Worker):
     def _listen(self) -> None:
         """Hear bells and commands from now on; while it fails, each beat looks at every queue and tries again."""
         with available():
-            self._bell = Subscription(self.connection, [WAKE, self._commands])
+            self._bell = Subscription(self.connection, [WAKE, CHANGES, self._commands])
         self._bell_number = self._bell.fileno()
         self._selector.register(self._bell_number, selectors.EVENT_READ, self._hear)
 
@@ -331,7 +354,10 @@ class Worker(rq.Worker):
             for channel, message in self._bell.heard() if self._bell else ():
                 if channel == self._commands:
                     self._obey(message)
+                elif channel == CHANGES:
+                    self._learn_at = 0.0
                 elif channel == MISSED:
+                    self._learn_at = 0.0
                     self._hungry.update(self.functions)
                 elif (name := function_of(message.decode())) in self.functions:
                     self._hungry.add(name)
@@ -375,7 +401,11 @@ class Worker(rq.Worker):
         at_rest = not self._pool.running and not self._settlements and not self._plain.running
         return at_rest and (
             self._stop_requests > 0
-            or (burst and not self._hungry - self._overspent and time.monotonic() >= self._away_until)
+            or (
+                burst
+                and not self._hungry.intersection(self.functions) - self._overspent
+                and time.monotonic() >= self._away_until
+            )
         )
 
     def _end(self) -> None:

@@ -38,12 +38,25 @@ LOOK = 2.0
 class Call:
     """One invocation, past all triggers."""
 
-    def __init__(self, config: Config, client: Redis, function: str, event: Event, client_context: bytes = b"") -> None:
-        """Take the function's name, the event, and AWS Lambda's client context as JSON; nothing is published yet."""
+    def __init__(
+        self,
+        config: Config,
+        client: Redis,
+        function: str,
+        event: Event,
+        *,
+        client_context: bytes = b"",
+        qualifier: str = "",
+    ) -> None:
+        """Take the function's name, the event, AWS Lambda's client context as JSON, and an alias or version.
+
+        Nothing is published yet.
+        """
         self._client = client
         self._function = function
         self._event = event
         self._client_context = client_context
+        self._qualifier = qualifier
         self._channel = f"broker:reply:{uuid4().hex}"
         self._publisher = Publisher(config, Ledger(client), reply=self._channel)
         self._told: Future[Outcome] = Future()
@@ -81,7 +94,7 @@ class Call:
             return bool(self._client.exists("broker:workers", "rq:workers"))
 
     def _publish(self, how: Publishing) -> None:
-        order = self._publisher.order_for(self._function, self._event, how, self._client_context)
+        order = self._publisher.order_for(self._function, self._event, how, self._client_context, self._qualifier)
         (receipt,) = self._publisher.publish_orders([self._event.id], [[order]])
         if isinstance(receipt, QueueFull):
             raise receipt

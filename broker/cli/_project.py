@@ -10,7 +10,11 @@ import click
 from broker.config import Config, load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redis import Redis
+
+    from broker.function import Function
 
 
 class Project:
@@ -30,6 +34,13 @@ class Project:
         from broker.store.connection import connect  # noqa: PLC0415 -- 200 ms that commands without Redis do without
 
         return connect(self.config)
+
+    @cached_property
+    def functions(self) -> Mapping[str, Function]:
+        """All functions, those that were deployed included. Raises StoreError."""
+        from broker.deployed.functions import Functions  # noqa: PLC0415 -- as above
+
+        return Functions(self.config, self.redis).now.by_name
 
 
 pass_project = click.make_pass_decorator(Project, ensure=True)

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from broker import address, ledger
 from broker.budget import Budgets
+from broker.deployed.functions import Functions
 from broker.ledger import available
 from broker.ledger.ledger import function_of
 from broker.store import connection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redis import Redis
 
     from broker.config import Config
+    from broker.function import Function
 
 PLACES = ("queued", "scheduled", "deferred", "leased", "dead", "finished")
 """Where the invocations of a function may be; finished ones are counted, not kept."""
@@ -26,7 +30,7 @@ def read(config: Config, client: Redis) -> dict[str, Any]:
         "redis": _redis(config, client),
         "suspended": bool(client.exists("rq:suspended")),
         "workers": _workers(client),
-        "functions": _functions(config, client),
+        "functions": _functions(Functions(config, client).now.by_name, client),
         "sources": _sources(config, client),
         "budgets": _budgets(config, client),
     }
@@ -79,9 +83,9 @@ def _workers(client: Redis) -> list[dict[str, Any]]:
     return workers
 
 
-def _functions(config: Config, client: Redis) -> list[dict[str, Any]]:
-    """Return the functions of the configuration, then those of which something is left."""
-    sums: dict[str, dict[str, int]] = {name: dict.fromkeys(PLACES, 0) for name in config.functions}
+def _functions(functions: Mapping[str, Function], client: Redis) -> list[dict[str, Any]]:
+    """Return the functions there are, then those of which something is left."""
+    sums: dict[str, dict[str, int]] = {name: dict.fromkeys(PLACES, 0) for name in functions}
     with available():
         accounts = ledger.audit(client)
     for account in accounts:
@@ -90,7 +94,7 @@ def _functions(config: Config, client: Redis) -> list[dict[str, Any]]:
             row = sums.setdefault(name, dict.fromkeys(PLACES, 0))
             for place in PLACES:
                 row[place] += getattr(account, place)
-    return [{"name": name, **row, "configured": name in config.functions} for name, row in sums.items()]
+    return [{"name": name, **row, "configured": name in functions} for name, row in sums.items()]
 
 
 def _budgets(config: Config, client: Redis) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def _queues(project: Project, function: str | None) -> list[str]:
 
     names = reading.queues(project.redis, None if function is None else [function])
     if function is not None and not names:
-        check_name("function", function, project.config.functions)
+        check_name("function", function, project.functions)
     return names
 
 

@@ -40,16 +40,21 @@ def invoke(
 ) -> int:
     """Run FUNCTION and print its result.
 
+    Of a deployed function FUNCTION:ALIAS and FUNCTION:VERSION run that, FUNCTION alone what is live.
+
     What it prints goes to the standard error, the result as JSON to the standard output. Retries are waited
     for. The exit code is 1 when the function failed.
     """
     config = project.config
-    check_name("function", function, config.functions)
+    name, colon, qualifier = function.partition(":")
     event = _event(read_json(data), whole=whole)
     client_context = b"" if client is None else _client_context(read_json(client))
     from broker.cli._call import Call  # noqa: PLC0415 -- Redis' library loads slowly; mistakes are told before
 
-    call = Call(config, project.redis, function, event, client_context)
+    check_name("function", name, project.functions)
+    if colon:
+        _check_qualifier(project, name, qualifier)
+    call = Call(config, project.redis, name, event, client_context=client_context, qualifier=qualifier)
     if not call.has_worker():
         warn("no worker runs; start one with `broker up`")
     if alone:
@@ -80,6 +85,16 @@ def _event(given: Any, *, whole: bool) -> Event:
     if not isinstance(given, dict):
         raise EventError(f"--event: expected a CloudEvent, got {json.dumps(given)[:60]}")
     return decode(given)
+
+
+def _check_qualifier(project: Project, name: str, qualifier: str) -> None:
+    from broker.deployed import catalog  # noqa: PLC0415 -- as above
+    from broker.deployed.record import Record  # noqa: PLC0415 -- as above
+
+    record = catalog.read(project.redis)[1].get(name, Record(name=name))
+    if record.resolve(qualifier, "") is None or not qualifier:
+        known = ", ".join([*record.aliases, *map(str, sorted(record.versions))])
+        raise click.UsageError(f"{name} has no alias or version {qualifier!r}; known: {known or 'none'}")
 
 
 def _client_context(given: Any) -> bytes:

@@ -16,6 +16,7 @@ from broker.cli._when import length
 from broker.errors import LayerFailed
 from broker.quantity import Size
 from broker.runtime import layers as building
+from broker.runtime import shelf
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -91,7 +92,7 @@ def prune(project: Project, *, as_json: bool) -> None:
     """Remove built layers that no table of the configuration asks for."""
     config = project.config
     keep = [building.fingerprint(layer, config.root) for layer in config.layers.values()]
-    removed = building.prune(config.data, keep)
+    removed = shelf.prune(building.folder_of(config.data), keep)
     if as_json:
         print_json([{"hash": digest, "bytes": size} for digest, size in removed])
         return
@@ -105,7 +106,7 @@ def _row(config: Config, layer: Layer, *, as_json: bool) -> dict[str, Any]:
     except LayerFailed as error:
         folder, problem = None, str(error)
     used = [function.name for function in config.functions.values() if layer.name in function.layers]
-    size = building.size(folder) if folder else None
+    size = shelf.size(folder) if folder else None
     row = {"name": layer.name, "folder": str(folder) if folder else None, "state": "built" if folder else "not built"}
     if as_json:
         made_of = {"requirements": layer.requirements, "packages": layer.packages, "path": layer.path}

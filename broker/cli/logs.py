@@ -79,7 +79,7 @@ def logs(
 
 def _functions(project: Project, names: tuple[str, ...]) -> list[str]:
     """Return the functions that are meant; one that left the configuration lives on in its log stream."""
-    configured = list(project.config.functions)
+    configured = list(project.functions)
     for name in names:
         if name not in configured and not _has_stream(project.redis, name):
             check_name("function", name, configured)

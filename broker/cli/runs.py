@@ -48,7 +48,7 @@ COLUMNS = [
 def runs(project: Project, *, function: str | None, status: str | None, limit: int, as_json: bool) -> None:
     """List the newest invocations."""
     if function is not None:
-        check_name("function", function, project.config.functions)
+        check_name("function", function, project.functions)
     from broker.ledger import reading  # noqa: PLC0415 -- Redis' library loads slowly; help does without
 
     client = project.redis
@@ -85,6 +85,7 @@ def show(project: Project, *, invocation: str, as_json: bool) -> None:
         "failures": one.failures,
         "crashes": one.crashes,
         "worker": one.worker,
+        "version": _version(lines),
         "data": event,
         **_outcome(one, endings),
         "log": lines,
@@ -153,6 +154,7 @@ def _show(one: Invocation, found: dict[str, Any]) -> None:
         "ended": iso(one.ended),
         "duration": length(one.duration),
         "worker": one.worker,
+        "version": found["version"],
     }
     print_record({key: value for key, value in facts.items() if value})
     _section("event", json.dumps(found["data"], indent=2, ensure_ascii=False))
@@ -162,6 +164,12 @@ def _show(one: Invocation, found: dict[str, Any]) -> None:
         _section("error", found["error"])
     if found["log"]:
         _section("log", "\n".join(found["log"]))
+
+
+def _version(lines: Sequence[str]) -> str | None:
+    """Return the version that the last attempt ran, as its log says it."""
+    starts = [line.rpartition(" Version: ")[2] for line in lines if line.startswith("START RequestId: ")]
+    return starts[-1] if starts else None
 
 
 def _section(title: str, text: str) -> None:

@@ -55,7 +55,7 @@ def usage(project: Project, *, since: Duration, by: By, prices: Path | None, as_
     price = Price.read(prices) if prices else None
     period = metering.days(datetime.now(UTC).date(), max(1, math.ceil(since / 86400)))
     # Also those that have left the configuration.
-    functions = {*project.config.functions, *map(function_of, reading.queues(project.redis))}
+    functions = {*project.functions, *map(function_of, reading.queues(project.redis))}
     cells = metering.cells(project.redis, sorted(functions), period)
     rows = [_row(by, name, used, price) for name, used in metering.summed(cells, by).items()]
     if rows:

@@ -3,5 +3,6 @@
 from broker.config.loading import Config, load
 from broker.config.schema import schema
 from broker.config.settings import Settings
+from broker.config.single import check_table
 
-__all__ = ["Config", "Settings", "load", "schema"]
+__all__ = ["Config", "Settings", "check_table", "load", "schema"]

@@ -13,7 +13,7 @@ from broker.config.settings import PlainQueues, Settings
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
 from broker.flow import is_path
-from broker.function import Budget, Function, Retry
+from broker.function import AWAITED, Budget, Function, Retry
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
 from broker.quantity import Duration
@@ -49,9 +49,8 @@ def check(
     queues = [name for name in sources if kinds.get(name) == "queue"]
     for function in functions.values():
         if function is not None:
-            _check_function(reader, function, root)
-            for key in ("on_success", "on_failure"):
-                _check_destination(reader, function, key, functions, queues)
+            check_function(reader, function, root)
+            check_destinations(reader, function, functions, queues)
     _check_cycles(reader, functions, triggers)
     _check_sources(reader, sources, queues, root)
     _check_triggers(reader, triggers, functions, sources)
@@ -82,11 +81,18 @@ def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collectio
         reader.wrong("broker.rq.serializer", problem, nearest(plain.serializer, SERIALIZERS))
 
 
-def _check_function(reader: Reader, function: Function, root: Path) -> None:
+def check_function(reader: Reader, function: Function, root: Path) -> None:
+    """Note what is wrong with one function by itself; its handler is looked for below `root`."""
     place = inside("functions", function.name)
     runtime = runtimes.find(function.runtime)
     unknown = any(mistake.place == f"{place}.runtime" for mistake in reader.mistakes)
-    if function.handler is not MISSING and not unknown and (problem := runtime.problem(function.handler, root)):
+    awaited = function.handler == AWAITED
+    if (
+        function.handler is not MISSING
+        and not awaited
+        and not unknown
+        and (problem := runtime.problem(function.handler, root))
+    ):
         reader.wrong(f"{place}.handler", reader.redact(problem, f"{place}.handler"))
     for key in ("timeout", "init_timeout", "max_age", "debounce", "debounce_max", "unique_for"):
         limit: Duration | None = getattr(function, key)
@@ -145,6 +151,12 @@ def _check_path(reader: Reader, function: Function, key: str) -> None:
         reader.wrong(
             place, f'expected a path such as "subject" or "data.customer", got {reader.show(path, place)}', hint
         )
+
+
+def check_destinations(reader: Reader, function: Function, functions: Iterable[str], queues: Iterable[str]) -> None:
+    """Note destinations of a function that are neither a function nor a queue source."""
+    for key in ("on_success", "on_failure"):
+        _check_destination(reader, function, key, functions, queues)
 
 
 def _check_destination(

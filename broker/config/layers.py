@@ -24,10 +24,11 @@ def check(
             _check_layer(reader, inside("layers", name), layer, root)
     for function in functions.values():
         if function is not None:
-            _check_names(reader, f"{inside('functions', function.name)}.layers", function.layers, layers)
+            check_names(reader, f"{inside('functions', function.name)}.layers", function.layers, layers)
 
 
-def _check_names(reader: Reader, place: str, names: list[str], layers: Mapping[str, Layer | None]) -> None:
+def check_names(reader: Reader, place: str, names: list[str], layers: Mapping[str, Layer | None]) -> None:
+    """Note what is wrong with the layers that a function names."""
     if len(names) > MOST:
         reader.wrong(place, f"expected at most {MOST} layers, got {len(names)}")
     for number, name in enumerate(names, 1):

@@ -27,7 +27,7 @@ from broker.trigger import Trigger
 
 __all__ = ["Config", "Settings", "load", "schema"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: it parts a queue's name from its priority
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: it parts a queue's name from its priority
 _TABLES = ("broker", "functions", "layers", "sources", "triggers")
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -141,7 +141,7 @@ def _named(reader: Reader, document: dict[str, Any], key: str) -> list[tuple[str
         reader.wrong(key, f"expected tables called [{key}.NAME], got {reader.show(tables, key)}")
         return []
     for name in tables:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             reader.wrong(inside(key, name), "a name is letters, digits, - and _, a letter or digit first")
     return [(name, table, inside(key, name)) for name, table in tables.items()]
 

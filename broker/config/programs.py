@@ -10,6 +10,7 @@ import os
 from broker import runtimes
 from broker.config.loading import Config
 from broker.errors import ConfigError, Mistake
+from broker.function import AWAITED
 from broker.names import inside
 
 
@@ -17,6 +18,8 @@ def require_programs(config: Config) -> None:
     """Raise ConfigError when a function's program is not found, with a mistake for each such function."""
     mistakes = []
     for function in config.functions.values():
+        if function.handler == AWAITED:
+            continue
         path = function.variables.get("PATH") or os.environ.get("PATH", "")
         problem, _, hint = runtimes.find(function.runtime).missing(function.handler, config.root, path).partition("; ")
         if problem:

@@ -124,12 +124,15 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """When it was accepted, in Unix milliseconds of the server's clock."""
     client: bytes = b""
     """What its caller said of itself, as JSON: AWS Lambda's client context. Empty: nothing."""
+    qualifier: str = ""
+    """The alias or version that its caller asked for; empty: what is live."""
 
 
 class _Named(msgspec.Struct):
     """The named arguments of `broker.invoke`."""
 
     client_context: msgspec.Raw = msgspec.Raw()
+    qualifier: str = ""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,13 +185,16 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """What follows from it: the invocation of a destination."""
 
 
-def job_data(function: str, event: bytes, client: bytes = b"") -> bytes:
+def job_data(function: str, event: bytes, client: bytes = b"", qualifier: str = "") -> bytes:
     """Return RQ's job data for one invocation: `["broker.invoke", null, ["FUNCTION", EVENT], {}]`.
 
     It is what RQ's JSONSerializer would write for a call of `broker.invoke(function, event)`; a `client`, as JSON, is
-    its third argument, `client_context=CLIENT`.
+    its third argument, `client_context=CLIENT`, and an alias or version its fourth, `qualifier="3"`.
     """
-    more = b'"client_context":%b' % client if client else b""
+    named = [b'"client_context":%b' % client] if client else []
+    if qualifier:
+        named.append(b'"qualifier":"%b"' % qualifier.encode())
+    more = b",".join(named)
     return b'["broker.invoke",null,["%b",%b],{%b}]' % (function.encode(), event, more)
 
 
@@ -197,8 +203,8 @@ def event_of(data: bytes, function: str) -> bytes:
     return call_of(data, function)[0]
 
 
-def call_of(data: bytes, function: str) -> tuple[bytes, bytes]:
-    """Return event and client of RQ's job data, as a rule without reading the JSON.
+def call_of(data: bytes, function: str) -> tuple[bytes, bytes, str]:
+    """Return event, client and qualifier of RQ's job data, as a rule without reading the JSON.
 
     RQ compresses the data when one of its own tools has saved the job. Raises ValueError when it is not ours.
     """
@@ -206,11 +212,11 @@ def call_of(data: bytes, function: str) -> tuple[bytes, bytes]:
         data = zlib.decompress(data)
     start, end = b'["broker.invoke",null,["%b",' % function.encode(), b"],{}]"
     if data.startswith(start) and data.endswith(end):
-        return data[len(start) : -len(end)], b""
+        return data[len(start) : -len(end)], b"", ""
     name, _, arguments, named = msgspec.json.decode(data, type=tuple[str, object, list[msgspec.Raw], _Named])
     if name != "broker.invoke" or len(arguments) != 2:
         raise ValueError(f"not an invocation of {function}")
-    return bytes(arguments[1]), bytes(named.client_context)
+    return bytes(arguments[1]), bytes(named.client_context), named.qualifier
 
 
 def function_of(queue: str) -> str:
@@ -439,9 +445,9 @@ def _claimed(queue: str, prefix: str, number: int, step: int, jobs: Sequence[byt
     for id_, data, at, seldom in zip(jobs[::4], jobs[1::4], jobs[2::4], jobs[3::4], strict=True):
         attempt, failures, crashes, told = map(int, seldom.split()) if seldom else (1, 0, 0, 0)
         try:
-            (event, client), foreign = call_of(data, function), False
+            (event, client, qualifier), foreign = call_of(data, function), False
         except (ValueError, zlib.error):
-            event, client, foreign = b"null", b"", True
+            event, client, qualifier, foreign = b"null", b"", "", True
         yield Claimed(
             queue=queue,
             id=id_.decode(),
@@ -454,6 +460,7 @@ def _claimed(queue: str, prefix: str, number: int, step: int, jobs: Sequence[byt
             told=told == 1,
             accepted_ms=int(at or 0),
             client=client,
+            qualifier=qualifier,
         )
         number += step
 

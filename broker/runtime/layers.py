@@ -1,23 +1,19 @@
 """Layers: build one, once for what it consists of, whoever else is building it at the same time.
 
-A built layer is the folder `layers/HASH` of the data folder, in AWS Lambda's layout. HASH stands for all that the
-content depends on, so nothing in it ever changes; a folder of that name is complete, since it is renamed there.
+A built layer is the folder `layers/HASH` of the data folder, in AWS Lambda's layout.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -26,6 +22,7 @@ from broker import archive
 from broker.errors import BadArchive, LayerFailed
 from broker.layer import Layer
 from broker.leash import leashed
+from broker.runtime import shelf
 from broker.runtime.birth import INHERITED
 
 LONGEST = 900.0
@@ -38,8 +35,6 @@ _FORMAT = 1
 """Part of the hash; raised when the same layer would be built differently."""
 
 _TOLD_LINES = 40
-_SHORT = 16
-"""Digits of the hash in the names of locks and of unfinished folders."""
 _KEPT = re.compile(r"(?i)(uv|pip|npm|node|ssl|xdg)_.*|.*_proxy|te?mp(dir)?")
 _BEFORE = r"(?:^|@\s*|^-[a-z]\s*|^--\S+[ =]\s*)(?:file:(?://)?)?"
 _LOCAL = re.compile(_BEFORE + r"(\.{0,2}/[^\s;#]+|[^\s;#:]+\.(?:whl|zip|tgz|tar\.gz|txt))")
@@ -62,45 +57,10 @@ def build(layer: Layer, root: Path, data: Path) -> Path:
 
     Raises LayerFailed with what the installer said.
     """
-    digest = fingerprint(layer, root)
-    target = folder_of(data) / digest
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(_lock_of(target)):
-        if target.is_dir():
-            return target
-        for left in target.parent.glob(f".{digest[:_SHORT]}.*"):  # by a build that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        work = target.parent / f".{digest[:_SHORT]}.{secrets.token_hex(4)}"
-        try:
-            work.mkdir(mode=0o755)
-            _fill(layer, root, work)
-            work.rename(target)
-        except OSError as error:
-            raise LayerFailed(f"layer {layer.name}: {error}") from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return target
-
-
-def prune(data: Path, keep: Iterable[str]) -> list[tuple[str, int]]:
-    """Remove all built layers but these hashes, and what killed builds have left; return what, and its bytes."""
-    kept, removed = set(keep), []
-    folder = folder_of(data)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not path.is_dir() or path.name in kept:
-            continue
-        with _locked(_lock_of(path), wait=False) as ours:
-            if ours:
-                removed.append((path.name, size(path)))
-                shutil.rmtree(path, ignore_errors=True)
-    return removed
-
-
-def size(folder: Path) -> int:
-    """Return how many bytes the files of a folder have."""
-    return sum(path.lstat().st_size for path in archive.walk(folder))
+    try:
+        return shelf.make(folder_of(data), fingerprint(layer, root), lambda folder: _fill(layer, root, folder))
+    except OSError as error:
+        raise LayerFailed(f"layer {layer.name}: {error}") from error
 
 
 def fingerprint(layer: Layer, root: Path) -> str:
@@ -120,10 +80,6 @@ def fingerprint(layer: Layer, root: Path) -> str:
     except OSError as error:
         raise LayerFailed(f"layer {layer.name}: {error}") from error
     return hashlib.sha256(json.dumps([_FORMAT, said], sort_keys=True).encode()).hexdigest()
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.parent / f"{folder.name.lstrip('.')[:_SHORT]}.lock"
 
 
 def _files(layer: Layer, root: Path) -> Iterator[tuple[str, str]]:
@@ -207,15 +163,3 @@ def _run(layer: Layer, command: list[str], root: Path) -> None:
         said = done.stdout.decode(errors="replace").strip().splitlines()[-_TOLD_LINES:]
         block = "\n".join(f"  {line}" for line in said)
         raise LayerFailed(f"layer {layer.name}: {name} exited with status {done.returncode}:\n{block}")
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock that the kernel gives back when its owner ends; False when another holds it and we do not wait."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

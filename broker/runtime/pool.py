@@ -14,7 +14,7 @@ from broker.runtime.nursery import Nursery
 from broker.runtime.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from broker.attempt import Attempt
     from broker.function import Function
@@ -121,8 +121,6 @@ class Pool:
     def vacancies(self, function: Function, now: float) -> int:
         """Return how many attempts the function could be given now, with the new environment it may get."""
         crew = self.crew(function)
-        if not self._staging.ready(function, now):
-            return 0
         waiting = sum(1 for attempt in self._backlog if attempt.function.name == function.name)
         room = self._room(crew, now)
         return max(0, (1 if room <= 0 and self._may_wait(crew, now) else room) - waiting)
@@ -141,7 +139,8 @@ class Pool:
             place = self._start(crew)
         if place is None:
             self._backlog.append(attempt)
-            self._ask_for_room()
+            if self._staging.ready(attempt.function, now):
+                self._ask_for_room()
             return
         if place.cold:
             place.cold = False
@@ -166,6 +165,15 @@ class Pool:
             crew.full_since = None
         elif crew.full_since is None:
             crew.full_since = now
+
+    def keep(self, live: Collection[tuple[str, str]]) -> None:
+        """Let the environments of versions that are not live any more end, after what they have been given."""
+        for key, crew in list(self._crews.items()):
+            if key not in live:
+                for place in crew.places:
+                    self._retire(place)
+                if not crew.places:
+                    del self._crews[key]
 
     def read_nursery(self) -> list[tuple[Place, Message]]:
         """Read the exits of environments."""
@@ -274,7 +282,7 @@ class Pool:
 
     def _may_grow(self, crew: Crew, now: float) -> bool:
         places = [place for place in crew.places if not place.retired]
-        if now < crew.hold_until:
+        if now < crew.hold_until or not self._staging.ready(crew.function, now):
             return False
         if crew.function.concurrency is not None and len(places) >= crew.function.concurrency:
             return False
@@ -286,7 +294,8 @@ class Pool:
 
     def _may_wait(self, crew: Crew, now: float) -> bool:
         """Whether an attempt may wait here for room: of a function that has no environment and could have one."""
-        return now >= crew.hold_until and all(place.retired for place in crew.places)
+        started = any(not place.retired for place in crew.places)
+        return now >= crew.hold_until and not started and self._staging.ready(crew.function, now)
 
     def _idle_elsewhere(self, crew: Crew) -> Place | None:
         """Return the environment of any other function that has been idle longest."""

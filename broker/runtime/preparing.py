@@ -1,4 +1,4 @@
-"""Preparing: what a process of its own does before a function can run: build its layers.
+"""Preparing: what a process of its own does before a function can run: fetch its code, build its layers.
 
 The worker starts it (staging.py), so that a build of minutes holds up nothing else. It gets a Task on its standard
 input and answers with a Prepared on its standard output.
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from broker.errors import BrokerError
+from broker import archive
+from broker.config import Config, Settings
+from broker.deployed import code
+from broker.errors import BrokerError, LayerFailed
 from broker.layer import Layer
 from broker.leash import follow_parent
-from broker.runtime import layers
+from broker.runtime import layers, shelf
 from broker.runtime.stage import Stage
+from broker.store import connection
 
 if TYPE_CHECKING:
-    from broker.config import Config
     from broker.function import Function
 
 
@@ -28,7 +31,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     root: str
     data: str
+    redis: str | None
     layers: list[Layer] = []
+    code: str = ""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,19 +49,46 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_for(config: Config, function: Function) -> Task:
-    """Return what a function needs here."""
-    layers_ = [config.layers[name] for name in function.layers]
-    return Task(root=str(config.root), data=str(config.data), layers=layers_)
+    """Return what a function needs here. Raises LayerFailed when config.toml has no such layer."""
+    unknown = [name for name in function.layers if name not in config.layers]
+    if unknown:  # only a deployed function can name one
+        raise LayerFailed(f"there is no layer {', '.join(unknown)} in {config.path}")
+    return Task(
+        root=str(config.root),
+        data=config.settings.data,
+        redis=config.settings.redis,
+        layers=[config.layers[name] for name in function.layers],
+        code=function.code,
+    )
 
 
 def prepare(task: Task) -> Prepared:
     """Return where all is that the task asks for, after having made what was missing."""
-    root, data = Path(task.root), Path(task.data)
+    root, data = Path(task.root), Path(task.root, task.data)
     try:
+        folder = _fetch(task) if task.code else root
         built = [str(layers.build(layer, root, data)) for layer in task.layers]
     except (BrokerError, OSError) as error:
         return Prepared(refusal=str(error))
-    return Prepared(root=task.root, layers=built)
+    return Prepared(root=str(folder), layers=built)
+
+
+def _fetch(task: Task) -> Path:
+    """Return the folder of deployed code, fetched from Redis if it is not here yet."""
+    root = Path(task.root)
+    settings = Settings(data=task.data, redis=task.redis)
+    here = Config(
+        path=root / "config.toml", root=root, settings=settings, functions={}, sources={}, kinds={}, triggers=()
+    )
+
+    def fill(folder: Path) -> None:
+        packed = folder / ".code.zip"
+        with connection.connect(here) as client:
+            code.get(client, task.code, packed)
+        archive.unpack(packed, folder, most=code.LARGEST_UNPACKED)
+        packed.unlink()
+
+    return shelf.make(here.data / "code", task.code, fill)
 
 
 def main() -> None:

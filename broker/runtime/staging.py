@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from broker.errors import LayerFailed
+from broker.function import AWAITED
 from broker.leash import leashed
 from broker.runtime.preparing import Prepared, task_for
 from broker.runtime.stage import Stage
@@ -66,8 +68,8 @@ class Staging:
 
         When not, it is being prepared from now on.
         """
-        if not function.layers:
-            return True
+        if not function.layers and not function.code:
+            return function.handler != AWAITED
         key = _key(function)
         found = self._stages.get(key)
         if isinstance(found, Stage) or (found is not None and now < found.until):
@@ -79,7 +81,7 @@ class Staging:
 
     def of(self, function: Function) -> Stage | str:
         """Return the stage, or why there is none."""
-        if not function.layers:
+        if not function.layers and not function.code:
             return self._plain
         key = _key(function)
         found = self._stages.get(key)
@@ -104,6 +106,7 @@ class Staging:
             return
         key, function = self._queue.popleft()
         try:
+            task = task_for(self._config, function)
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2])],
                 stdin=subprocess.PIPE,
@@ -111,14 +114,14 @@ class Staging:
                 start_new_session=True,
                 preexec_fn=leashed(),  # noqa: PLW1509 -- as the nursery's: it loads nothing and takes no lock
             )
-        except OSError as error:
-            self._keep(key, function, Prepared(refusal=f"no process to prepare it: {error.strerror}"))
+        except (LayerFailed, OSError) as error:
+            self._keep(key, function, Prepared(refusal=str(error)))
             return
         self._running = key, process, bytearray()
         if process.stdout is None or process.stdin is None:
             raise AssertionError
         with contextlib.suppress(BrokenPipeError), process.stdin as given:  # then its answer is missing, too
-            given.write(msgspec.json.encode(task_for(self._config, function)))
+            given.write(msgspec.json.encode(task))
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, lambda: self._read(key, function, process))
 

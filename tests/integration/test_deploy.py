@@ -1,0 +1,364 @@
+"""Deploy: a pushed script runs at once, on every host, as one version at a time, and nothing is lost meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker import config as configuration
+from broker.deployed import catalog, code, packing
+from broker.deployed.deploying import deploy
+from broker.deployed.record import LIVE, Alias, Record
+from broker.errors import BadArchive, DeployFailed
+from broker.event import new_event
+from broker.ledger import Ledger
+from broker.publisher import Publisher
+from tests.conftest import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CODE = """
+import time
+import part
+def handler(event, context):
+    return ["{mark}", part.mark, context.function_version, event["data"]]
+"""
+
+
+def packed(folder: Path, mark: str = "a", text: str = CODE) -> packing.Packed:
+    """Write a folder of two files that say which version they are of, and pack it."""
+    source, work = folder / f"src-{mark}", folder / f"work-{mark}"
+    source.mkdir(exist_ok=True)
+    work.mkdir(exist_ok=True)
+    (source / "main.py").write_text(text.replace("{mark}", mark))
+    (source / "part.py").write_text(f"mark = {mark!r}\n")
+    return packing.pack(source, work)
+
+
+OPTIONS = {"handler": "main.py:handler", "runtime": "python"}
+
+
+@pytest.fixture
+def pushed(project):
+    """Deploy a version as function `d`, for the events of q."""
+    project.configure("def handler(event, context): return 'f'")
+
+    def push(mark="a", text=CODE, **how):
+        how = {"triggers": [{"source": "q"}], **how}
+        return deploy(
+            project.client, "d", packed(project.root, mark, text), {**OPTIONS, **how.pop("options", {})}, **how
+        )
+
+    return push
+
+
+def send(project, *data):
+    """Publish on q; the ids of what d is owed."""
+    events = [new_event(source="q", type="t", data=one) for one in data]
+    receipts = Publisher(project.config, Ledger(project.client)).publish(events)
+    return [id for receipt in receipts for id in receipt.invocations if project.job(id)["origin"] == "d"]
+
+
+def until_it_runs(project, send, expected):
+    """Send events until one runs as it should: a worker hears of a deploy a moment after it has returned."""
+
+    def ran():
+        (id,) = send(1)
+        project.ends(id)
+        return expected(project.result(id))
+
+    until(ran, within=20)
+
+
+def broker(project, *words):
+    command = [sys.executable, "-m", "broker", *words, "-c", str(project.root / "config.toml")]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_deployed_function_runs_at_once_and_its_next_version_after_it(project, pushed):
+    project.worker()
+    assert pushed("a")[1] == 1
+    (id,) = send(project, 1)
+    project.ends(id)
+    assert project.result(id) == ["a", "a", "1", 1]
+    pushed("b")
+    until_it_runs(project, lambda n: send(project, n), lambda result: result == ["b", "b", "2", 1])
+    assert pushed("b")[1] == 2  # nothing has changed
+
+
+def test_what_was_published_before_a_worker_lived_runs_deployed_code(project, pushed):
+    pushed("a")
+    ids = send(project, *range(20))
+    project.worker()
+    for id in ids:
+        assert project.ends(id)
+    assert {project.result(id)[0] for id in ids} == {"a"}
+
+
+def test_a_function_of_the_configuration_gets_other_code_and_keeps_its_limits(project):
+    project.configure("def handler(event, context): return 'file'", timeout="7s", variables={"MODE": "fast"})
+    project.worker()
+    text = "import os\ndef handler(e, c): return [os.environ['MODE'], c.get_remaining_time_in_millis() > 6000]\n"
+    deploy(project.client, "f", packed(project.root, "x", text), OPTIONS)
+    until_it_runs(project, project.push, lambda result: result == ["fast", True])
+    catalog.change(project.client, "f", lambda record: record.with_alias(LIVE, Alias(version=0)))
+    until_it_runs(project, project.push, lambda result: result == "file")
+    (project.root / "f.py").write_text("def handler(event, context): return 'edited'\n")
+    until_it_runs(project, project.push, lambda result: result == "edited")
+
+
+def test_events_of_a_function_that_is_still_to_be_deployed_wait_for_it(project):
+    project.configure("", "[functions.g]\nhandler = 'deployed'\n[[triggers]]\nsource = 'q'\nfunction = 'g'\n")
+    project.worker()
+    (event,) = project.publisher.publish([new_event(source="q", type="t", data=1)])
+    id = next(id for id in event.invocations if project.job(id)["origin"] == "g")
+    other = next(each for each in event.invocations if each != id)
+    project.ends(other, "failed")  # f.py is empty; the worker has looked at all queues by now
+    assert project.job(id)["status"] == "queued"
+    deploy(project.client, "g", packed(project.root), OPTIONS)
+    project.ends(id)
+
+
+def test_deploys_while_events_run_lose_none_and_mix_none(project, pushed):
+    slow = CODE.replace("return", "time.sleep(0.002); return")
+    pushed("v1", slow)
+    project.worker()
+    project.worker()
+    ids = []
+    for number in range(2, 7):
+        ids += send(project, *range(60))
+        pushed(f"v{number}", slow)
+    until_it_runs(project, lambda n: send(project, n), lambda result: result[2] == "6")
+    until_it_runs(project, lambda n: send(project, n), lambda result: result[2] == "6")
+    ids += send(project, *range(60))
+    for id in ids:
+        project.ends(id, within=60)
+    results = [project.result(id) for id in ids]
+    assert all(mark == part == f"v{version}" for mark, part, version, _ in results)
+    assert all(project.job(id)["attempt"] == "1" for id in ids)
+    assert len({version for _, _, version, _ in results}) > 1
+    assert "6" in {version for _, _, version, _ in results[-60:]}
+
+
+def test_shares_are_kept_and_a_retry_stays_on_its_version(project, pushed):
+    failing = """
+def handler(event, context):
+    if context.attempt == 1:
+        raise ValueError(context.function_version)
+    return context.function_version
+"""
+    retry = {"retry": {"attempts": 3, "backoff": "fixed", "base": "10ms"}}
+    pushed("a", failing, options=retry)
+    record, _ = pushed("b", failing + "# other\n", options=retry, share=0.3)
+    project.worker()
+    ids = send(project, *range(120))
+    for id in ids:
+        project.ends(id, within=60)
+    ran = {id: project.result(id) for id in ids}
+    assert ran == {id: str(record.live.pick(id)) for id in ids}
+    assert set(ran.values()) == {"1", "2"}
+    from broker import tail
+
+    for line in tail.read(project.client, ["d"]):
+        if line.text.startswith("START"):
+            assert line.text.endswith(f" Version: {ran[line.invocation]}")
+        if line.text.startswith("REPORT"):
+            assert line.text.endswith(f"\tVersion: {ran[line.invocation]}")
+
+
+def test_the_events_of_a_batch_run_their_own_versions(project, pushed):
+    text = "def handler(events, context): return [context.function_version, len(events)]\n"
+    batch = {"batch": {"size": 50, "window": "100ms"}}
+    pushed("a", text, options=batch)
+    record, _ = pushed("b", text + "# other\n", options=batch, share=0.5)
+    ids = send(project, *range(40))
+    project.worker()
+    for id in ids:
+        project.ends(id)
+    counts = Counter(record.live.pick(id) for id in ids)
+    assert len(counts) == 2
+    assert all(project.result(id) == [str(record.live.pick(id)), counts[record.live.pick(id)]] for id in ids)
+
+
+def test_two_hosts_that_share_nothing_but_redis_fetch_it_each(project, pushed, tmp_path_factory):
+    other = type(project)(tmp_path_factory.mktemp("other"), project.client, project.url)
+    other.configure("def handler(event, context): return 'f'")
+    try:
+        pushed("a", CODE.replace("return", "time.sleep(0.02); return"))
+        project.worker()
+        other.worker()
+        until(lambda: project.client.zcard("broker:workers") == 2)
+        ids = send(project, *range(100))
+        for id in ids:
+            project.ends(id, within=60)
+        assert {project.result(id)[0] for id in ids} == {"a"}
+        for host in (project, other):
+            until(lambda host=host: list(host.root.glob(".broker/code/*/main.py")), within=30)
+    finally:
+        other.close()
+
+
+def test_a_deploy_that_is_killed_halfway_changes_nothing(project, pushed):
+    pushed("a")
+    program = (
+        "import sys, os, signal; from pathlib import Path; import redis; from broker.deployed import code, packing\n"
+        "from broker.deployed.deploying import deploy\n"
+        "def die(_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "packed = packing.pack(Path(sys.argv[2]), Path(sys.argv[3]))\n"
+        "deploy(redis.Redis.from_url(sys.argv[1]), 'd', packed, {'handler': 'main.py:handler', 'runtime': 'python'},"
+        " progress=die)"
+    )
+    big = project.root / "big"
+    big.mkdir()
+    (big / "main.py").write_text(CODE)
+    (big / "noise").write_bytes(os.urandom(2 << 20))
+    (project.root / "killed").mkdir()
+    words = [sys.executable, "-c", program, project.url, str(big), str(project.root / "killed")]
+    assert subprocess.run(words, check=False, timeout=60).returncode == -signal.SIGKILL
+    _, records = catalog.read(project.client)
+    assert records["d"].live.version == 1
+    stray = [key for key in project.client.keys("broker:code:*") if project.client.ttl(key) > 0]
+    assert len(stray) == 1  # what was sent expires
+    assert [project.client.ttl(key) for key in project.client.keys("broker:code:*") if key not in stray] == [-1]
+    project.worker()
+    (id,) = send(project, 1)
+    project.ends(id)
+    assert project.result(id)[2] == "1"
+
+
+def test_what_was_sent_before_a_deploy_died_is_not_sent_again(project):
+    (project.root / "noise").write_bytes(os.urandom(3 * code.PIECE + 5))
+    code.put(project.client, "digest", project.root / "noise")
+    assert code.is_complete(project.client, "digest")
+    project.client.hdel("broker:code:digest", "2")
+    assert not code.is_complete(project.client, "digest")
+    before = project.client.info("commandstats")["cmdstat_hset"]["calls"]
+    code.put(project.client, "digest", project.root / "noise")
+    assert project.client.info("commandstats")["cmdstat_hset"]["calls"] == before + 1
+    assert code.is_complete(project.client, "digest")
+
+
+def test_a_damaged_piece_is_refused_and_runs_once_it_is_mended(project, pushed):
+    record, _ = pushed("a", options={"retry": {"attempts": 100, "backoff": "fixed", "base": "200ms"}})
+    key = code.key(record.versions[1].code)
+    piece = project.client.hget(key, "0")
+    project.client.hset(key, "0", piece[:-1] + bytes([piece[-1] ^ 1]))
+    with pytest.raises(BadArchive, match="not what was stored"):
+        code.get(project.client, record.versions[1].code, project.root / "got.zip")
+    project.worker()
+    (id,) = send(project, 1)
+    until(lambda: project.job(id).get("reason") == "InitFailed", within=30)
+    assert not list(project.root.glob(".broker/code/*/main.py"))
+    project.client.hset(key, "0", piece)
+    project.ends(id, within=30)
+
+
+def test_code_that_no_version_refers_to_is_removed_and_never_that_of_another(project, pushed):
+    record, _ = pushed("a")
+    deploy(project.client, "twin", packed(project.root, "a"), OPTIONS)
+    for number in range(12):
+        record, _ = pushed(f"n{number}")
+    kept = {code.key(version.code).encode() for version in record.versions.values()}
+    shared = code.key(packed(project.root, "a").digest).encode()
+    assert set(project.client.keys("broker:code:*")) == kept | {shared}
+    catalog.change(project.client, "twin", lambda old: Record(name=old.name, last=old.last))
+    assert set(project.client.keys("broker:code:*")) == kept
+
+
+def test_a_version_is_made_only_of_code_that_is_all_there(project, pushed, monkeypatch):
+    monkeypatch.setattr(code, "put", lambda *_: None)
+    with pytest.raises(DeployFailed, match="gone again"):
+        pushed("a")
+    assert catalog.read(project.client) == (0, {})
+
+
+def test_two_that_deploy_at_once_make_two_versions(project, pushed):
+    program = (
+        "import sys; from pathlib import Path; import redis; from broker.deployed import packing\n"
+        "from broker.deployed.deploying import deploy\n"
+        "options = {'handler': 'main.py:handler', 'runtime': 'python'}; client = redis.Redis.from_url(sys.argv[1])\n"
+        "for n in range(5):\n"
+        "    work = Path(sys.argv[3], str(n)); work.mkdir(parents=True)\n"
+        "    Path(sys.argv[2], 'part.py').write_text(f'mark = {sys.argv[3]!r}, {n}')\n"
+        "    deploy(client, 'd', packing.pack(Path(sys.argv[2]), work), options)\n"
+    )
+    both = []
+    for name in "xy":
+        packed(project.root, name)
+        words = [
+            sys.executable,
+            "-c",
+            program,
+            project.url,
+            str(project.root / f"src-{name}"),
+            str(project.root / name),
+        ]
+        both.append(subprocess.Popen(words))
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert sorted(catalog.read(project.client)[1]["d"].versions) == list(range(1, 11))
+
+
+def test_the_commands_deploy_list_share_and_roll_back(project):
+    project.configure("def handler(event, context): return 'f'", "[layers.l]\npath = 'l'\n")
+    (project.root / "l/python").mkdir(parents=True)
+    (project.root / "l/python/dep.py").write_text("n = 5\n")
+    project.worker()
+    script = project.root / "hello.py"
+    script.write_text("import os\ndef handler(event, context):\n    import dep\n    return [dep.n, os.environ['A']]\n")
+    words = ["deploy", str(script), "--layer", "l", "--env", "A=b", "--set", "retry={attempts = 1}", "--trigger", "q"]
+    done = broker(project, *words)
+    assert (done.returncode, done.stdout[:34]) == (0, "hello: version 1 is live (python, "), done.stderr
+    assert json.loads(broker(project, "invoke", "hello").stdout) == [5, "b"]
+    script.write_text("def handler(event, context): return 2\n")
+    assert "version 2 is live for 25%" in broker(project, "deploy", str(script), "--weight", "25%").stdout
+    assert broker(project, "invoke", "hello:2").stdout == "2\n"
+    assert "no alias or version '7'" in broker(project, "invoke", "hello:7").stderr
+    rows = json.loads(broker(project, "versions", "hello", "--json").stdout)
+    assert [(row["version"], row["aliases"]) for row in rows] == [(2, LIVE), (1, LIVE)]
+    assert broker(project, "alias", "hello", "stage", "--version", "2").returncode == 0
+    assert broker(project, "invoke", "hello:stage").stdout == "2\n"
+    assert "has no version 9" in broker(project, "alias", "hello", LIVE, "--version", "9").stderr
+    assert broker(project, "rollback", "hello").stdout == "hello: version 1 is live\n"
+    assert broker(project, "rollback", "hello", "--to", "2").stdout == "hello: version 2 is live\n"
+    (listed,) = json.loads(broker(project, "versions", "--json").stdout)
+    assert (listed["name"], listed["live"], listed["triggers"]) == ("hello", 2, [{"source": "q"}])
+    assert json.loads(broker(project, "versions", "hello", "--prune", "--json").stdout)[0]["version"] == 2
+    newest = json.loads(broker(project, "runs", "hello", "--json").stdout)[0]["id"]
+    assert json.loads(broker(project, "show", newest, "--json").stdout)["version"] == "2"
+    assert broker(project, "undeploy", "hello").returncode == 0
+    assert "there is no function 'hello'" in broker(project, "invoke", "hello").stderr
+    assert configuration.load(project.root / "config.toml").functions.keys() == {"f"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--timeout", "soon"], "deploy: functions.d.timeout: expected a duration"),
+        (["--memory", "1MB"], "functions.d.memory: expected at least"),
+        (["--layer", "none"], "there is no layer"),
+        (["--set", "on_success=nobody"], "there is no function"),
+        (["--set", "retri=1"], 'did you mean "retry"'),
+        (["--trigger", "p"], "there is no source 'p'"),
+        (["--trigger", "q", "--pattern", '{"x": 1}'], "x"),
+        (["--name", "a.b"], "a name is letters"),
+        (["--name", "f", "--timeout", "1s"], "timeout of f stands in"),
+        (["--handler", "d.py:nothing"], "d.py has no 'nothing'; it defines handler"),
+        (["--weight", "110%"], "expected a share"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_stored(project, words, said):
+    project.configure("def handler(event, context): return 'f'")
+    script = project.root / "d.py"
+    script.write_text("def handler(event, context): ...\n")
+    done = broker(project, "deploy", str(script), *words)
+    assert done.returncode in {1, 2}
+    assert said in done.stderr
+    assert not project.client.keys("broker:*")
