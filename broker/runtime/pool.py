@@ -322,7 +322,8 @@ class Pool:
         place = Place(environment, crew)
         self._places[environment] = place
         crew.places.append(place)
-        crew.full_since = None
+        if crew.full_since is not None:  # still full, as far as is known; the next one is not started before a while
+            crew.full_since = time.monotonic()
         read = self._reader(place)
         for descriptor in place.descriptors:
             self._selector.register(descriptor, selectors.EVENT_READ, read)

@@ -336,3 +336,24 @@ def test_a_handler_that_keeps_killing_its_environment_is_a_dead_letter_after_thr
     project.worker()
     (id,) = project.push(1)
     assert project.ends(id, "failed")["attempt"] == "3"
+
+
+def test_others_do_not_wait_for_the_first_when_that_takes_long(project):
+    """A function gets another environment while its first one is at its first attempt."""
+    project.configure(
+        """
+        import time
+        from pathlib import Path
+        def handler(event, context):
+            while event["data"] == "hold" and not Path("go").exists():
+                time.sleep(0.005)
+            return event["data"]
+        """
+    )
+    project.worker()
+    hold, *others = project.push("hold", 1, 2)
+    for id in others:
+        project.ends(id)
+    assert project.job(hold)["status"] == "started"
+    (project.root / "go").write_text("")
+    project.ends(hold)
