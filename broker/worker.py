@@ -24,16 +24,18 @@ from broker.budget import Budgets
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
 from broker.doorbell import MISSED, Subscription
-from broker.errors import Stopped, StoreUnavailable
+from broker.errors import Killed, Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
 from broker.ledger.ledger import WAKE, function_of
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
+from broker.registration import Registration
 from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Lines, Message, Ready
 from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Place, Pool
 from broker.runtime.staging import Staging
+from broker.shift import Shift
 from broker.store import connection
 
 if TYPE_CHECKING:
@@ -55,9 +57,6 @@ RECONCILE_EVERY = 3.0
 
 LEARN_EVERY = 10.0
 """Seconds between looks at what was deployed, should the telling of it have been missed."""
-
-REGISTER_EVERY = 30.0
-"""Seconds between heartbeats of RQ's registration."""
 
 FLUSH_AFTER = 0.02
 """Seconds for which a printed line waits for company before it is written to its log stream."""
@@ -84,7 +83,8 @@ class Worker(rq.Worker):
         capacity = config.settings.environments or max(4, 2 * (os.cpu_count() or 1))
         self._nursery = Nursery(config.root, Isolation.of(config))
         self._pool = Pool(self._nursery, self._selector, Staging(config, self._selector), capacity=capacity)
-        self._grace = config.settings.grace
+        self._shift = Shift(config.settings.grace)
+        self._registration = Registration(self)
         self._hungry = set(self.functions)
         """Functions that may have something waiting."""
         self._budgets = Budgets(config)
@@ -99,13 +99,11 @@ class Worker(rq.Worker):
         """function -> microseconds of processor time that are not in its usage yet."""
         self._execution_number = 0
         self._ended = 0
-        self._beat_at = self._registered_at = self._reconcile_at = self._learn_at = 0.0
+        self._beat_at = self._reconcile_at = self._learn_at = 0.0
         self._away_until = self._away_for = 0.0
         self._bell: Subscription | None = None
         self._bell_number = -1
         self._suspended = False
-        self._stop_requests = 0
-        self._end_by: float | None = None
 
     @classmethod
     def find_by_key(cls, worker_key: str, *arguments: Any, **named: Any) -> BaseWorker | None:
@@ -118,12 +116,20 @@ class Worker(rq.Worker):
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **__: Any) -> bool:
+    def work(
+        self,
+        burst: bool = False,
+        *_: Any,
+        max_jobs: int | None = None,
+        max_idle_time: float | None = None,
+        **__: Any,
+    ) -> bool:
         """Run until asked to end; with `burst` until nothing waits. Returns whether anything was run."""
         self._begin()
+        self._shift.begin(burst=burst, max_jobs=max_jobs, max_idle_time=max_idle_time)
         self._plain.start(burst=burst, max_jobs=max_jobs)
         try:
-            while not self._may_end(burst=burst, max_jobs=max_jobs):
+            while not self._may_end():
                 self._turn()
         finally:
             self._end()
@@ -160,20 +166,22 @@ class Worker(rq.Worker):
         moments = [self._beat_at, *self._due.values()]
         printing = (attempt.unflushed_since for attempt in self._pool.running_attempts())
         moments += [since + FLUSH_AFTER for since in printing if since is not None]
-        if self._end_by is not None:
-            moments.append(self._end_by)
+        if self._shift.end_by is not None:
+            moments.append(self._shift.end_by)
         return max(0.0, min(min(moments) - now, self._pool.next_tick(now)))
 
     # -- claim -------------------------------------------------------------------------------------------------------
 
     def _wants(self, now: float) -> list[tuple[Function, int]]:
         """Return the functions that may have something waiting and can be given it, and how much."""
-        if self._suspended or self._stop_requests:
+        room = self._shift.room(self._ended + self._plain.ended + self._pool.running)
+        if self._suspended or room == 0:
             return []
         names = (name for name in self._hungry if name in self.functions and name not in self._overspent)
         functions = (self.functions[name] for name in names)
         asked = ((function, self._pool.vacancies(function, now)) for function in functions)
-        return [(function, vacancies) for function, vacancies in asked if vacancies > 0]
+        wants = [(function, vacancies) for function, vacancies in asked if vacancies > 0]
+        return wants if room is None else [(function, 1) for function, _ in wants[:room]]
 
     def _claim(self, now: float) -> None:
         for name in [name for name, due in self._due.items() if due <= now]:
@@ -253,6 +261,7 @@ class Worker(rq.Worker):
             self._lines.clear()
             self._cpu.clear()
             del self._settlements[: len(group)]
+            self._registration.count(group)
             for settlement, written in zip(group, answers, strict=True):
                 if not written:
                     log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
@@ -284,7 +293,8 @@ class Worker(rq.Worker):
             for account in news:
                 log.warning("%s", account)
         self._give_back_unknown(now)
-        self._register(now)
+        running = [(one.claimed[0], one.running_for()) for one in self._pool.running_attempts()]
+        self._registration.beat(state=self._now_doing(), running=running)
 
     def _learn(self, now: float) -> None:
         """Take note of what was deployed: what is claimed from now on runs it, what runs goes on as it is."""
@@ -310,20 +320,13 @@ class Worker(rq.Worker):
                 log.warning("%s: given back; it was claimed, and the answer was lost", id_)
                 self._settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
 
-    def _register(self, now: float) -> None:
-        busy = self._pool.running or self._plain.state == WorkerStatus.BUSY
-        state = WorkerStatus.BUSY if busy else WorkerStatus.IDLE
-        state = WorkerStatus.SUSPENDED if self._suspended else state
-        if state != self.get_state() or now - self._registered_at > REGISTER_EVERY:
-            self._registered_at = now
-            with available():
-                self.set_state(state)
-                self.heartbeat()
+    def _now_doing(self) -> WorkerStatus:
+        if self._pool.running or self._plain.busy:
+            return WorkerStatus.BUSY
+        return WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE
 
     def _begin(self) -> None:
-        with available():
-            self.register_birth()  # type: ignore[no-untyped-call]
-            self.set_state(WorkerStatus.STARTED)
+        self._registration.begin()
         self._commands = PUBSUB_CHANNEL_TEMPLATE % self.name
         self._selector.register(self._plain, selectors.EVENT_READ, self._hear_plain)
         self._selector.register(self._nursery, selectors.EVENT_READ, self._pool.read_nursery)
@@ -376,36 +379,33 @@ class Worker(rq.Worker):
         payload = parse_payload({"data": message})
         if payload.get("command") in {"stop-job", "stop-execution"}:
             self._pool.kill(str(payload.get("job_id")), Stopped("it was stopped on request"))
+        elif payload.get("command") == "kill-horse":
+            for attempt in list(self._pool.running_attempts()):
+                self._pool.kill(attempt.id, Killed("it was killed on request"))
         else:
             handle_command(self, payload)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def request_stop(self, signum: int, frame: Any) -> None:
-        """End: the first time when what runs has ended or the grace period is over, the second time at once."""
+        """End; see `Shift.stop`."""
         del signum, frame
-        self._stop_requests += 1
-        if self._end_by is None:
-            self._end_by = time.monotonic() + self._grace
+        self._shift.stop()
 
-    def _may_end(self, *, burst: bool, max_jobs: int | None) -> bool:
-        if max_jobs is not None and self._ended + self._plain.ended >= max_jobs:
-            self._stop_requests = max(1, self._stop_requests)
-        if self._stop_requests and self._shutdown_requested_date is None:
-            self._shutdown_requested_date = datetime.now(UTC)
+    def _may_end(self) -> bool:
+        now = time.monotonic()
+        if self._shift.room(self._ended + self._plain.ended) == 0:
             self._plain.ask_to_end()
+        if self._shift.stops and self._shutdown_requested_date is None:
+            self._shutdown_requested_date = datetime.now(UTC)
             with suppress(StoreUnavailable), available():
                 self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
-        if self._stop_requests > 1 or (self._end_by is not None and time.monotonic() > self._end_by):
-            return True
-        at_rest = not self._pool.running and not self._settlements and not self._plain.running
-        return at_rest and (
-            self._stop_requests > 0
-            or (
-                burst
-                and not self._hungry.intersection(self.functions) - self._overspent
-                and time.monotonic() >= self._away_until
-            )
+        waiting = self._hungry.intersection(self.functions) - self._overspent
+        return self._shift.is_over(
+            now,
+            ended=self._ended + self._plain.ended,
+            busy=bool(self._pool.running or self._settlements or self._plain.working),
+            waiting=now < self._away_until or bool(waiting and not self._suspended),
         )
 
     def _end(self) -> None:
@@ -419,8 +419,7 @@ class Worker(rq.Worker):
         self._plain.close()
         try:
             self._settle()
-            with available():
-                self.register_death()  # type: ignore[no-untyped-call]
+            self._registration.end()
             self.ledger.recover(dead=[self.name])  # ends the lease, and what was not given back goes to others now
         except StoreUnavailable as error:
             log.warning("%s; what this worker held goes to others in %.0f s", error, LEASE)

@@ -59,9 +59,15 @@ class PlainJobs:
         return self._reader
 
     @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self.state == WorkerStatus.BUSY
+
+    @property
+    def working(self) -> bool:
+        """Whether a job runs or, when the process ends by itself, it has not ended yet."""
+        ends = self._asked_to_end or self._burst or self._max_jobs is not None
+        return self._process is not None and (self.busy or ends)
 
     def start(self, *, burst: bool, max_jobs: int | None) -> None:
         """Start the process, if there are queues. Call it from the main thread."""

@@ -1,0 +1,153 @@
+"""Registration: how RQ's tools see a worker: its state, its heartbeat, how much it has done, what it runs.
+
+The keys are RQ's: `rq:worker:NAME`, and for what runs `rq:worker:NAME:executions` with `rq:execution:ID:EXECUTION`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rq import worker_registration
+from rq.worker.base import WorkerStatus
+
+from broker.errors import BrokerError
+from broker.ledger import available
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rq import Worker
+
+    from broker.ledger import Claimed, Settlement
+
+BEAT = 30.0
+"""Seconds between heartbeats."""
+
+LEASED = "leased"
+"""A field of the registration: the worker is one of ours, and holds a lease while it lives."""
+
+SHOWN_AFTER = 0.5
+"""Seconds that an attempt must have run before it is shown as what the worker runs; most end before."""
+
+SHOWN_FOR = 90
+"""Seconds for which what runs is shown when the worker does not say so again."""
+
+
+class Registration:
+    """What one worker tells RQ's tools; it is told at the worker's beats, and only what has changed."""
+
+    def __init__(self, worker: Worker) -> None:
+        """Take the worker; nothing is told yet."""
+        self._worker = worker
+        self._beat_at = 0.0
+        self._good = self._bad = self._milliseconds = 0
+        self._unsure = False
+        """Whether it is not known what was told last."""
+        self._shown: set[str] = set()
+
+    def begin(self) -> None:
+        """Register, and forget workers that died without a word. Raises BrokerError when one of that name is there."""
+        worker = self._worker
+        with available():
+            self._take_over()
+            try:
+                worker.register_birth()  # type: ignore[no-untyped-call]
+            except ValueError as error:
+                raise BrokerError(f"there is a worker called {worker.name} already") from error
+            worker.connection.hset(worker.key, mapping={"state": WorkerStatus.STARTED, LEASED: 1})
+            worker.set_state(WorkerStatus.STARTED)
+            for queue in worker.queues:
+                worker_registration.clean_worker_registry(queue)
+        self._beat_at = time.monotonic() + BEAT
+
+    def _take_over(self) -> None:
+        """Remove the registration of a worker of ours that had this name and has no lease any more: it died."""
+        worker = self._worker
+        pipeline = worker.connection.pipeline()
+        pipeline.hexists(worker.key, LEASED)
+        pipeline.zscore("broker:workers", worker.name)
+        pipeline.time()
+        ours, until_ms, (seconds, _) = pipeline.execute()
+        if ours and (until_ms or 0) / 1000 < seconds:
+            worker.connection.delete(worker.key)
+
+    def end(self) -> None:
+        """Leave, with everything told."""
+        self.beat(state=self._worker.get_state(), running=())
+        with available():
+            self._worker.register_death()  # type: ignore[no-untyped-call]
+
+    def count(self, settlements: Iterable[Settlement]) -> None:
+        """Count attempts that have ended."""
+        for settlement in settlements:
+            if settlement.verdict == "finished":
+                self._good += 1
+            elif settlement.failed:
+                self._bad += 1
+            if settlement.billed_ms:
+                self._milliseconds += settlement.billed_ms
+
+    def beat(self, *, state: str, running: Iterable[tuple[Claimed, float]]) -> None:
+        """Tell what has changed; with what runs, for how many seconds it has.
+
+        Raises StoreUnavailable; then it is told the next time.
+        """
+        worker, pipeline = self._worker, self._worker.connection.pipeline(transaction=False)
+        now = time.monotonic()
+        due = now >= self._beat_at
+        if due:
+            worker.heartbeat(pipeline=pipeline)
+        if due or self._unsure or state != worker.get_state():
+            worker.set_state(state, pipeline)
+        for field, count in (("successful_job_count", self._good), ("failed_job_count", self._bad)):
+            if count:
+                pipeline.hincrby(worker.key, field, count)
+        if self._milliseconds:
+            pipeline.hincrbyfloat(worker.key, "total_working_time", self._milliseconds / 1000)
+        shown = self._show(pipeline, running, again=due)
+        if not pipeline.command_stack:
+            return
+        self._unsure = True
+        with available():
+            answers = pipeline.execute()
+            if due and answers[0] == 1:  # the field was new: Redis has lost the registration
+                self._register_again()
+        self._unsure = False
+        if due:
+            self._beat_at = now + BEAT
+        self._shown = shown
+        self._good = self._bad = self._milliseconds = 0
+
+    def _register_again(self) -> None:
+        worker, pipeline = self._worker, self._worker.connection.pipeline()
+        pipeline.hset(worker.key, mapping={**worker.serialize(), "state": worker.get_state(), LEASED: 1})
+        worker_registration.register(worker, pipeline)
+        pipeline.execute()
+
+    def _show(self, pipeline: Any, running: Iterable[tuple[Claimed, float]], *, again: bool) -> set[str]:
+        """Show what runs, as RQ's executions. Returns it."""
+        worker = self._worker
+        shown = set()
+        for one, seconds in running:
+            if seconds < SHOWN_AFTER:
+                continue
+            member = f"{one.id}:{one.execution}"
+            shown.add(member)
+            if member not in self._shown or again:
+                key, at = f"rq:execution:{member}", time.time()
+                execution = {
+                    "id": one.execution,
+                    "job_id": one.id,
+                    "created_at": at - seconds,
+                    "last_heartbeat": at,
+                    "worker_name": worker.name,
+                }
+                pipeline.hset(key, mapping=execution)
+                pipeline.expire(key, SHOWN_FOR)
+                pipeline.sadd(worker.executions_key, member)
+                pipeline.expire(worker.executions_key, worker.worker_ttl)
+        if gone := self._shown - shown:
+            pipeline.srem(worker.executions_key, *gone)
+            pipeline.delete(*(f"rq:execution:{member}" for member in gone))
+        return shown
