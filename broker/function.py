@@ -82,7 +82,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The hash of the code that was deployed; empty: it is the project's own."""
     handler: str
     """`handlers/thumbnail.py:handler`, `package.module:handler`, or what the runtime takes; see docs/runtimes.md."""
-    runtime: Literal["python", "nodejs", "provided", "exec"] = "python"
+    runtime: Literal["python", "nodejs", "java", "provided", "exec"] = "python"
     timeout: Duration = Duration(30)
     memory: Size = Size(256 << 20)
     processes: Count = 1024

@@ -11,6 +11,7 @@ from broker.config import load
 from broker.config.programs import require_programs
 from broker.errors import ConfigError
 from broker.function import Function
+from tests import java_bootstrap
 
 
 def test_every_choice_of_runtime_is_a_file_and_no_other_is_there():
@@ -22,6 +23,7 @@ def root(tmp_path):
     (tmp_path / "handlers").mkdir()
     for name in ("handlers/hello.mjs", "handlers/hello.py", "index.js", "handlers/v1.cjs", "handlers/notes.txt"):
         (tmp_path / name).write_text("")
+    (tmp_path / "Hello.java").write_text("")
     (tmp_path / "run.sh").write_text("#!/bin/sh\n")
     (tmp_path / "run.sh").chmod(0o755)
     return tmp_path
@@ -36,6 +38,9 @@ def root(tmp_path):
         ("nodejs", "index.handler"),
         ("nodejs", "index.app.handler"),
         ("nodejs", "handlers/v1.$handler"),
+        ("java", "Hello.java:Hello::handle"),
+        ("java", "handlers:com.example.App"),
+        ("java", "com.example.App::handle"),
         ("provided", "./run.sh"),
         ("provided", "run.sh:function.handler"),
         ("provided", "cat -m awslambdaric app.handler"),
@@ -61,6 +66,8 @@ def test_a_handler_that_is_there_is_fine(root, runtime, handler):
             'there is no file handlers/hallo.mjs in ROOT; did you mean "handlers/h',
         ),
         ("nodejs", "indes.handler", 'there is no file indes in ROOT; did you mean "index.js"?'),
+        ("java", "Hallo.java:Hello::handle", 'there is no file Hallo.java in ROOT; did you mean "Hello.java"?'),
+        ("java", "Hello.java:", 'expected "Hello.java:Hello::handle", "app.jar:com.example.App::handle" or "com'),
         ("provided", "bootstrap", "there is no file ./bootstrap in ROOT"),
         ("provided", "rum.sh:app.handler", 'there is no file ./rum.sh in ROOT; did you mean "run.sh"?'),
         ("exec", "", "expected a program or a line for the shell"),
@@ -109,6 +116,8 @@ def test_a_program_that_is_not_found_is_a_mistake_with_its_place_and_what_to_ins
     monkeypatch.setenv("PATH", str(root))
     text = '[functions.a]\nruntime = "nodejs"\nhandler = "index.handler"\n'
     text += '[functions."b"]\nruntime = "exec"\nhandler = "frobnicate -x"\n'
+    text += '[functions.j]\nruntime = "java"\nhandler = "com.example.App::handle"\n'
+    text += '[functions.s]\nruntime = "java"\nhandler = "Hello.java:Hello::handle"\n'
     text += (
         '[functions.c]\nhandler = "handlers/hello.py:handler"\n[functions.d]\nruntime = "exec"\nhandler = "./run.sh"\n'
     )
@@ -116,9 +125,12 @@ def test_a_program_that_is_not_found_is_a_mistake_with_its_place_and_what_to_ins
     config = load(root / "config.toml", {})
     with pytest.raises(ConfigError) as raised:
         require_programs(config)
+    jdk = "install a JDK 17 or newer, such as `apt install default-jdk-headless`"
     assert [(one.place, one.problem, one.hint) for one in raised.value.mistakes] == [
         ("functions.a.runtime", "node is not found", "install Node.js 18 or newer, such as `apt install nodejs`"),
         ("functions.b.runtime", "frobnicate is not found", "install it, or write its path"),
+        ("functions.j.runtime", "java is not found", jdk),
+        ("functions.s.runtime", "javac is not found", jdk),
     ]
 
 
@@ -134,3 +146,10 @@ def test_each_runtime_has_its_least_memory(root):
     (root / "config.toml").write_text('[functions.a]\nruntime = "nodejs"\nhandler = "index.handler"\nmemory = "32MB"\n')
     with pytest.raises(ConfigError, match='expected at least 64MB, got "32MB"'):
         load(root / "config.toml", {})
+
+
+def test_the_bootstrap_of_java_is_made_of_the_sources_beside_it():
+    made = java_bootstrap.shipped()
+    assert made["SOURCES"].decode() == java_bootstrap.sources(), "run `python -m tests.java_bootstrap`"
+    if made["COMPILER"].decode() == java_bootstrap.compiler():  # others make other bytes
+        assert made == java_bootstrap.compiled()
