@@ -129,6 +129,11 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep: Duration = Duration(3600)
     """How long the record of an ended invocation is kept; as long, its event's id is refused as a duplicate."""
     keep_warm: Duration = Duration(300)
+    """How long an environment may be idle before it ends."""
+    min: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many environments each worker keeps warm whether there is work or not."""
+    max: Count | None = None
+    """How many environments a worker may start. None: as many as it has room for."""
     init_timeout: Duration = Duration(10)
     batch: Batch | None = None
     payload: Literal["cloudevent", "data", "aws"] = "cloudevent"

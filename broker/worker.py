@@ -30,10 +30,12 @@ from broker.ledger.ledger import WAKE, function_of
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
 from broker.registration import Registration
+from broker.runtime.crew import Place
 from broker.runtime.isolation import Isolation
-from broker.runtime.messages import Lines, Message, Ready
+from broker.runtime.messages import Died, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
-from broker.runtime.pool import Place, Pool
+from broker.runtime.pool import Pool
+from broker.runtime.room import Room
 from broker.runtime.staging import Staging
 from broker.shift import Shift
 from broker.store import connection
@@ -80,9 +82,9 @@ class Worker(rq.Worker):
         self.ledger = Ledger(client, log_entries=config.settings.log_lines)
         self._publisher = Publisher(config, self.ledger, functions=self._deployed)
         self._selector = selectors.DefaultSelector()
-        capacity = config.settings.environments or max(4, 2 * (os.cpu_count() or 1))
         self._nursery = Nursery(config.root, Isolation.of(config))
-        self._pool = Pool(self._nursery, self._selector, Staging(config, self._selector), capacity=capacity)
+        room = Room(config.settings.capacity, config.settings.memory)
+        self._pool = Pool(self._nursery, self._selector, Staging(config, self._selector), room)
         self._shift = Shift(config.settings.grace)
         self._registration = Registration(self)
         self._hungry = set(self.functions)
@@ -208,26 +210,29 @@ class Worker(rq.Worker):
             self._pool.note_demand(version, more=more, now=now)
         if not more:
             self._hungry.discard(function.name)
-        together: dict[str, tuple[Function, list[Claimed]]] = {}
+        groups: dict[str, tuple[Function, list[list[Claimed]]]] = {}
         for one in claimed:
             version = self._deployed.pick(function, one.id, one.qualifier)
-            if batch and not one.foreign:
-                together.setdefault(version.version, (version, []))[1].append(one)
+            _, together = groups.setdefault(version.version, (version, []))
+            if batch and together and not one.foreign and not together[-1][0].foreign:
+                together[-1].append(one)
             else:
-                self._start(Attempt(version, [one]), now)
-        for version, several in together.values():
-            self._start(Attempt(version, several), now)
+                together.append([one])
+        for version, together in groups.values():
+            attempts = (self._begin_attempt(Attempt(version, group)) for group in together)
+            self._pool.give(version, [one for one in attempts if one is not None], now)
 
-    def _start(self, attempt: Attempt, now: float) -> None:
+    def _begin_attempt(self, attempt: Attempt) -> Attempt | None:
+        """Return an attempt that is to be run; one that must not be is settled."""
         if (hopeless := attempt.hopeless(self._sources)) is not None:
             self._settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
             self._keep_lines(attempt)
-        else:
-            for one in attempt.claimed:
-                if one.crashes:
-                    self.ledger.mark_running(one)
-            attempt.begin()
-            self._pool.give(attempt, now)
+            return None
+        for one in attempt.claimed:
+            if one.crashes:
+                self.ledger.mark_running(one)
+        attempt.begin()
+        return attempt
 
     # -- run and settle ----------------------------------------------------------------------------------------------
 
@@ -244,6 +249,9 @@ class Worker(rq.Worker):
             if message.cpu_us:
                 name = place.environment.function.name
                 self._cpu[name] = self._cpu.get(name, 0) + message.cpu_us
+            if attempt is None and isinstance(message, Died) and message.init:
+                name = place.environment.function.name
+                log.warning("%s: an environment that was to be kept warm died: %s", name, message.error)
             if attempt is not None:
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
@@ -287,6 +295,8 @@ class Worker(rq.Worker):
             log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
         self._suspended = state.suspended
         self._beat_at = now + BEAT
+        kept = (function for function in self.functions.values() if function.min)
+        self._pool.keep_warm([version for function in kept for version in self._deployed.versions(function)], now)
         self._hungry.update(self.functions)
         if self._budgets:
             self._overspent, news = self._budgets.stopped(self.connection, datetime.now(UTC))

@@ -46,6 +46,7 @@ def check(
             reader.wrong("broker.replicas", "the embedded server has none: name a Redis that has")
         _check_plain_queues(reader, settings.rq, functions)
         _check_budget(reader, settings.budget, "broker.budget")
+        _check_capacity(reader, settings, functions.values())
     queues = [name for name in sources if kinds.get(name) == "queue"]
     for function in functions.values():
         if function is not None:
@@ -61,6 +62,14 @@ def _check_redis(reader: Reader, url: str) -> None:
     if scheme not in _SCHEMES:
         got = f" {scheme}://" if scheme and "broker.redis" not in reader.written else " something else"
         reader.wrong("broker.redis", f"expected a URL with {', '.join(f'{name}://' for name in _SCHEMES)}, got{got}")
+
+
+def _check_capacity(reader: Reader, settings: Settings, functions: Iterable[Function | None]) -> None:
+    """See that the environments to be kept warm leave room for one of any other function."""
+    kept = sum(function.min for function in functions if function is not None)
+    if kept >= settings.capacity:
+        problem = f"the functions' min adds up to {kept}, and a worker has room for {settings.capacity} environments"
+        reader.wrong("broker.environments", problem, f"write at least {kept + 1}")
 
 
 def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collection[str]) -> None:
@@ -105,6 +114,8 @@ def check_function(reader: Reader, function: Function, root: Path) -> None:
     for name, value in function.variables.items():
         if not name or "=" in name or "\0" in name + value:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
+    if function.max is not None and function.min > function.max:
+        reader.wrong(f"{place}.min", f"expected at most max ({function.max}), got {function.min}")
     _check_flow(reader, function, place)
     _check_budget(reader, function.budget, f"{place}.budget")
     _check_retry(reader, function.retry, place)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import msgspec
 
 from broker.function import Budget, Count
-from broker.quantity import Duration
+from broker.quantity import Duration, Size
 
 
 class PlainQueues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many environments one worker may have. None: twice the processor cores, at least four."""
     user: str | None = None
     """The user that functions run as, when broker runs as root. None: the owner of the project's folder."""
+    memory: Size | None = None
+    """How much memory the environments of one worker may occupy together. None: nearly all that the machine has."""
     grace: Duration = Duration(10)
     """How long running attempts may go on after Ctrl-C."""
     fsync: Literal["everysec", "always"] = "everysec"
@@ -43,3 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     budget: Budget | None = None
     """What all functions together may use in a day or a month. None: as much as they like."""
     rq: PlainQueues = PlainQueues()
+
+    @property
+    def capacity(self) -> int:
+        """How many environments one worker may have."""
+        return self.environments or max(4, 2 * (os.cpu_count() or 1))

@@ -8,82 +8,34 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from broker.errors import FunctionError, InitFailed
+from broker.runtime import limits
+from broker.runtime.crew import Crew, Place
 from broker.runtime.environment import Environment
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
+from broker.runtime.room import Room
 from broker.runtime.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from broker.attempt import Attempt
     from broker.function import Function
 
-AHEAD = 0.004
-"""Seconds of work that an environment may be sent ahead, so that fast functions need not wait for the worker."""
-
-DEEPEST = 256
-"""How many invocations may be sent ahead at the most."""
-
-GROW_AFTER = 0.01
-"""Seconds for which a function's environments must have been full before it gets another."""
-
-
-class Place:
-    """One environment in the pool, with the attempts it has been given, in order."""
-
-    __slots__ = ("attempts", "cold", "crew", "descriptors", "environment", "idle_since", "init_ms", "retired")
-
-    def __init__(self, environment: Environment, crew: Crew) -> None:
-        """Take a newly started environment, and those of the same function and version."""
-        self.environment = environment
-        self.crew = crew
-        self.descriptors: tuple[int, ...] = (environment.control, environment.output)
-        """Watched for reading, the first also for writing; none when it has died, and its numbers are others'."""
-        self.attempts: dict[str, Attempt] = {}
-        self.idle_since: float | None = time.monotonic()
-        self.init_ms: float | None = None
-        self.cold = True
-        self.retired = False
-        """It gets nothing more; it ends when what it has is done."""
-
-
-class Crew:
-    """The environments of one function in this worker, and what is known of its pace."""
-
-    def __init__(self, function: Function) -> None:
-        """Take the function."""
-        self.function = function
-        self.places: list[Place] = []
-        self.pace: float | None = None
-        """Seconds that an attempt takes, as a moving average; None before the first has ended."""
-        self.full_since: float | None = None
-        """When more was waiting than its environments could take."""
-        self.hold_until = 0.0
-        """No new environment before this moment: the last ones died in init."""
-        self.init_failures = 0
-
-    @property
-    def depth(self) -> int:
-        """How many attempts one environment may hold."""
-        if self.function.batch or self.pace is None or self.pace > AHEAD:
-            return 1
-        return max(1, min(DEEPEST, int(AHEAD / max(self.pace, 1e-6))))
-
-    def learn(self, seconds: float) -> None:
-        """Take into account how long an attempt took."""
-        self.pace = seconds if self.pace is None else self.pace * 0.9 + seconds * 0.1
+BALANCE_EVERY = 0.1
+"""Seconds between two looks at whether one function has too many environments and another too few."""
 
 
 class Pool:
     """The environments of one worker. Single-threaded: all is called from the worker's loop."""
 
-    def __init__(self, nursery: Nursery, selector: selectors.BaseSelector, staging: Staging, *, capacity: int) -> None:
+    def __init__(self, nursery: Nursery, selector: selectors.BaseSelector, staging: Staging, room: Room) -> None:
         """Watch the environments' files in `selector`, with a function as `data` that returns messages."""
         self._nursery = nursery
         self._staging = staging
         self._selector = selector
-        self._capacity = capacity
+        self._room = room
+        self._balance_at = 0.0
         self._crews: dict[tuple[str, str], Crew] = {}
         """Name and version of a function -> its environments."""
         self._places: dict[Environment, Place] = {}
@@ -122,26 +74,28 @@ class Pool:
         """Return how many attempts the function could be given now, with the new environment it may get."""
         crew = self.crew(function)
         waiting = sum(1 for attempt in self._backlog if attempt.function.name == function.name)
-        room = self._room(crew, now)
-        return max(0, (1 if room <= 0 and self._may_wait(crew, now) else room) - waiting)
+        free = self._free(crew, now)
+        return max(0, (1 if free <= 0 and self._may_wait(crew, now) else free) - waiting)
 
-    def give(self, attempt: Attempt, now: float) -> None:
-        """Send an attempt to the environment with the least to do; start one when there is none, or all are busy."""
-        crew = self.crew(attempt.function)
-        for one in crew.places:  # code that was changed a moment ago must not run once more as it was
-            if one.idle_since is not None and not one.retired and one.environment.stale():
+    def give(self, function: Function, attempts: Sequence[Attempt], now: float) -> None:
+        """Send attempts to the environments with the least to do; start one when there is none, or all are busy."""
+        crew = self.crew(function)
+        for one in list(crew.open):  # code that was changed a moment ago must not run once more as it was
+            if one.idle_since is not None and one.environment.stale():
                 self._retire(one)
-        open_places = [one for one in crew.places if not one.retired]
-        place = min(open_places, key=lambda one: len(one.attempts), default=None)
-        if (place is None or len(place.attempts) >= crew.depth) and self._may_grow(crew, now):
-            if len(self._places) >= self._capacity and (idle := self._idle_elsewhere(crew)) is not None:
-                self._retire(idle)
-            place = self._start(crew)
-        if place is None:
-            self._backlog.append(attempt)
-            if self._staging.ready(attempt.function, now):
-                self._ask_for_room()
-            return
+        depth = crew.depth
+        for attempt in attempts:
+            place = min(crew.open, key=_load, default=None)
+            if (place is None or len(place.attempts) >= depth) and self._may_grow(crew, now):
+                place = self._start(crew)
+            if place is None:
+                self._backlog.append(attempt)
+                if self._staging.ready(function, now):
+                    self._ask_for_room(crew)
+            else:
+                self._hand_over(place, attempt, now)
+
+    def _hand_over(self, place: Place, attempt: Attempt, now: float) -> None:
         if place.cold:
             place.cold = False
             attempt.cold = -1.0  # the figure comes with Ready
@@ -170,9 +124,9 @@ class Pool:
         """Let the environments of versions that are not live any more end, after what they have been given."""
         for key, crew in list(self._crews.items()):
             if key not in live:
-                for place in crew.places:
+                for place in list(crew.open):
                     self._retire(place)
-                if not crew.places:
+                if not any(place.crew is crew for place in self._places.values()):
                     del self._crews[key]
 
     def read_nursery(self) -> list[tuple[Place, Message]]:
@@ -191,17 +145,31 @@ class Pool:
         for place in list(self._places.values()):
             if place.retired:
                 continue
-            unused = place.idle_since is not None and now - place.idle_since > place.environment.function.keep_warm
+            since, crew = place.idle_since, place.crew
+            unused = since is not None and now - since > crew.function.keep_warm and crew.can_spare(place)
             if unused or place.environment.stale():
                 self._retire(place)
+        if self._room.look(now, self._occupied) and (idle := self._longest_idle()) is not None:
+            self._retire(idle)
+        if now >= self._balance_at:
+            self._balance_at = now + BALANCE_EVERY
+            self._balance(now)
         return messages
+
+    def keep_warm(self, functions: Iterable[Function], now: float) -> None:
+        """Start environments of functions that are to have some whether there is work or not, and as many as fit."""
+        for function in functions:
+            if function.min and self._staging.ready(function, now):
+                crew = self.crew(function)
+                while crew.lacks() and now >= crew.hold_until and self._make_room(crew):
+                    self._start(crew)
 
     def redeal(self, now: float) -> None:
         """Give out again what environments that died had not begun."""
         for _ in range(len(self._backlog)):
             attempt = self._backlog.popleft()
-            if self._room(self.crew(attempt.function), now) > 0:
-                self.give(attempt, now)
+            if self._free(self.crew(attempt.function), now) > 0:
+                self.give(attempt.function, [attempt], now)
             else:
                 self._backlog.append(attempt)
         self.flush()
@@ -223,7 +191,8 @@ class Pool:
         crew = place.crew
         if isinstance(message, Ready):
             place.init_ms = message.init_ms
-            crew.init_failures = 0
+            place.cold = False
+            crew.init_succeeded()
             for attempt in place.attempts.values():
                 if attempt.cold is not None:
                     attempt.cold = message.init_ms
@@ -265,7 +234,7 @@ class Pool:
     def _finish(self, crew: Crew, place: Place, done: Done) -> Attempt | None:
         now = time.monotonic()
         attempt = place.attempts.pop(done.invocation, None)
-        crew.learn(done.duration_ms / 1000)
+        crew.learn(done.duration_ms / 1000, done.cpu_us / 1e6)
         following = next(iter(place.attempts.values()), None)
         if following is not None:
             following.given = now
@@ -275,45 +244,63 @@ class Pool:
                 place.environment.stop()
         return attempt
 
-    def _room(self, crew: Crew, now: float) -> int:
+    def _free(self, crew: Crew, now: float) -> int:
         """Return how many attempts the crew's environments can take now, or the new one that it may get: that one 1."""
-        free = sum(crew.depth - len(place.attempts) for place in crew.places if not place.retired)
+        free = crew.free()
         return 1 if free <= 0 and self._may_grow(crew, now) else free
 
     def _may_grow(self, crew: Crew, now: float) -> bool:
-        places = [place for place in crew.places if not place.retired]
-        if now < crew.hold_until or not self._staging.ready(crew.function, now):
+        if not crew.is_due_another(now) or not self._staging.ready(crew.function, now):
             return False
-        if crew.function.concurrency is not None and len(places) >= crew.function.concurrency:
-            return False
-        if places and (crew.full_since is None or now - crew.full_since < GROW_AFTER * len(places)):
-            return False
-        if any(place.init_ms is None for place in places):
-            return False  # one at a time: the last one is still starting
-        return len(self._places) < self._capacity or self._idle_elsewhere(crew) is not None
+        return self._fits(crew) or self._longest_idle(crew) is not None
 
     def _may_wait(self, crew: Crew, now: float) -> bool:
         """Whether an attempt may wait here for room: of a function that has no environment and could have one."""
-        started = any(not place.retired for place in crew.places)
-        return now >= crew.hold_until and not started and self._staging.ready(crew.function, now)
+        return now >= crew.hold_until and not crew.open and self._staging.ready(crew.function, now)
 
-    def _idle_elsewhere(self, crew: Crew) -> Place | None:
-        """Return the environment of any other function that has been idle longest."""
-        idle = [
-            place
-            for place in self._places.values()
-            if place.idle_since is not None and not place.retired and place not in crew.places
-        ]
+    def _fits(self, crew: Crew) -> bool:
+        return self._room.fits(len(self._places), int(crew.function.memory))
+
+    def _make_room(self, crew: Crew) -> bool:
+        """Return whether the crew can get one more environment, if need be for one that others do not use."""
+        if self._fits(crew):
+            return True
+        if (idle := self._longest_idle(crew)) is not None:
+            self._retire(idle)
+        return idle is not None
+
+    def _longest_idle(self, beside: Crew | None = None) -> Place | None:
+        """Return the environment, of any function but one, that has been idle longest and need not be kept."""
+        idle = [place for place in self._places.values() if place.crew is not beside and place.crew.can_spare(place)]
         return min(idle, key=lambda place: place.idle_since or 0, default=None)
 
-    def _ask_for_room(self) -> None:
-        """Let the function that has most environments give up one, for one that has none and work to do."""
-        richest = max(self._crews.values(), key=lambda other: sum(not place.retired for place in other.places))
-        open_places = [place for place in richest.places if not place.retired]
-        if len(open_places) > 1:
-            self._retire(min(open_places, key=lambda place: len(place.attempts)))
+    def _balance(self, now: float) -> None:
+        """Let the function with most environments give one up for one that has fewer and cannot get another."""
+        if any(place.retired for place in self._places.values()):
+            return  # room is being made already
+        for crew in self._crews.values():
+            if crew.full_since is not None and crew.is_due_another(now) and not self._fits(crew):
+                self._ask_for_room(crew)
+                return
+
+    def _ask_for_room(self, crew: Crew) -> None:
+        """Retire an environment of the function that has most, should that have at least two more than this one."""
+        richest = max(self._crews.values(), key=lambda other: len(other.open))
+        if len(richest.open) > max(len(crew.open) + 1, richest.function.min):
+            self._retire(min(richest.open, key=_load))
+
+    def _occupied(self) -> Iterator[int]:
+        """Yield the bytes of each environment; of one that is starting, those that it may get."""
+        for place in self._places.values():
+            limit, pid = int(place.crew.function.memory), place.environment.pid
+            yield (
+                limit
+                if place.init_ms is None or pid is None
+                else limits.memory_of([pid, *limits.descendants(pid)], limit)
+            )
 
     def _start(self, crew: Crew) -> Place:
+        self._make_room(crew)
         stage = self._staging.of(crew.function)
         if isinstance(stage, str):
             environment = self._nursery.refuse(crew.function, InitFailed(stage))
@@ -321,9 +308,10 @@ class Pool:
             environment = self._nursery.start(crew.function, stage)
         place = Place(environment, crew)
         self._places[environment] = place
-        crew.places.append(place)
+        crew.open.append(place)
         if crew.full_since is not None:  # still full, as far as is known; the next one is not started before a while
             crew.full_since = time.monotonic()
+        self._room.take(int(crew.function.memory))
         read = self._reader(place)
         for descriptor in place.descriptors:
             self._selector.register(descriptor, selectors.EVENT_READ, read)
@@ -359,21 +347,26 @@ class Pool:
 
     def _retire(self, place: Place) -> None:
         place.retired = True
+        place.crew.open.remove(place)
         if not place.attempts:
             place.environment.stop()
 
     def _bury(self, crew: Crew, place: Place, died: Died) -> Attempt | None:
         self._unwatch(place)
         self._places.pop(place.environment, None)
-        if place in crew.places:
-            crew.places.remove(place)
+        if not place.retired:
+            crew.open.remove(place)
         self._unflushed.discard(place)
         current = place.attempts.pop(died.current) if died.current in place.attempts else None
         unstarted = list(place.attempts.values())
         place.attempts.clear()
-        if died.init and unstarted and not place.retired:
-            crew.init_failures += 1
-            crew.hold_until = time.monotonic() + min(30.0, 0.25 * 2.0 ** min(crew.init_failures, 8))
-            current, unstarted = unstarted[0], unstarted[1:]
+        if died.init and not place.retired:
+            crew.init_failed(time.monotonic())
+            if unstarted:
+                current, unstarted = unstarted[0], unstarted[1:]
         self._backlog.extend(unstarted)
         return current
+
+
+def _load(place: Place) -> int:
+    return len(place.attempts)

@@ -31,7 +31,7 @@ class Project:
         self.root, self.client, self.url = root, client, url
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def configure(self, code: str, tables: str = "", **options: object) -> None:
+    def configure(self, code: str, tables: str = "", *, broker: str = "", **options: object) -> None:
         """Write f.py with a `handler` and a function `f` for it, fed by the queue `q`."""
         (self.root / "f.py").write_text(textwrap.dedent(code))
         (self.root / "quiet.py").write_text("from broker.source import Source\nclass Quiet(Source): pass\n")
@@ -41,7 +41,7 @@ class Project:
                 lines.append(f"[functions.f.{name}]")
                 lines += [f"{key} = {json.dumps(inner)}" for key, inner in value.items()]
         (self.root / "config.toml").write_text(
-            f'[broker]\nredis = "{self.url}"\n'
+            f'[broker]\nredis = "{self.url}"\n{broker}\n'
             '[sources.q]\nkind = "./quiet.py:Quiet"\n'
             '[[triggers]]\nsource = "q"\nfunction = "f"\n'
             '[functions.f]\nhandler = "f.py:handler"\n' + "\n".join(lines) + "\n" + tables
@@ -55,11 +55,11 @@ class Project:
     def publisher(self):
         return Publisher(self.config, Ledger(self.client))
 
-    def push(self, *data: object, **how: object) -> list[str]:
-        """Publish messages on q; the invocations' ids."""
+    def push(self, *data: object, source: str = "q", **how: object) -> list[str]:
+        """Publish messages of a source; the invocations' ids."""
         from broker.source import Publishing
 
-        events = [new_event(source="q", type="queue.message", data=one) for one in data]
+        events = [new_event(source=source, type="queue.message", data=one) for one in data]
         receipts = self.publisher.publish(events, Publishing(**how))
         return [receipt.invocations[0] for receipt in receipts]
 
