@@ -109,8 +109,9 @@ class Attempt:
 
     def begin(self) -> None:
         """Note that it is sent to an environment."""
-        self.say(logs.start(self.id, self.function.version))
-        self.unflushed_since = None  # until it prints something or has run for a moment: most end before
+        # Not `say`: until it prints something, or has run for a moment, nothing is to be written. Most end before.
+        time_ms = int(time.time() * 1000)
+        self.lines.append(logs.Line(self.id, self.number, time_ms, "", logs.start(self.id, self.function.version)))
 
     def say(self, text: str, level: str = "", time_ms: int | None = None) -> None:
         """Add a line to what the attempt has printed."""
@@ -135,10 +136,12 @@ class Attempt:
     def hopeless(self, sources: Mapping[str, Shaper]) -> FunctionError | None:
         """Return why it must not be run at all, if so: it is a poison pill, too old, or cannot be handed over."""
         max_age = self.function.max_age
-        if any(one.foreign for one in self.claimed):
-            return Foreign(f"another program put this job into the queue; it is no invocation of {self.function.name}")
-        if any(one.crashes >= POISON for one in self.claimed):
-            return WorkerLost(f"its worker or its environment died {POISON} times while it ran")
+        for one in self.claimed:
+            if one.foreign:
+                name = self.function.name
+                return Foreign(f"another program put this job into the queue; it is no invocation of {name}")
+            if one.crashes >= POISON:
+                return WorkerLost(f"its worker or its environment died {POISON} times while it ran")
         if max_age is not None and self.age() > max_age:
             return Expired(f"it was not run within max_age ({max_age})")
         return self._shape(sources) if self.function.payload == "aws" else None
@@ -271,18 +274,18 @@ class Attempt:
         )
 
     def _report(self, duration_ms: float, used: int, status: str) -> None:
-        self.say(logs.end(self.id))
-        self.say(
-            logs.report(
-                self.id,
-                duration_ms=duration_ms,
-                memory=self.function.memory,
-                used=used,
-                init_ms=self.cold,
-                status=status,
-                version=self.function.version if self.function.code else "",
-            )
+        function, time_ms = self.function, int(time.time() * 1000)
+        report = logs.report(
+            self.id,
+            duration_ms=duration_ms,
+            memory=function.memory,
+            used=used,
+            init_ms=self.cold,
+            status=status,
+            version=function.version if function.code else "",
         )
+        for text in (logs.end(self.id), report):
+            self.lines.append(logs.Line(self.id, self.number, time_ms, "", text))
 
     def _billed(self, settlements: list[Settlement], duration_ms: float) -> list[Settlement]:
         """Put the attempt's bill on one settlement, the first that failed if one did; others cost nothing more."""

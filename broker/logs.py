@@ -70,20 +70,15 @@ def report(
     version: str = "",
 ) -> str:
     """Return the REPORT line of an attempt; memory and used are in bytes; `version` is that of a deployed function."""
-    parts = [
-        f"REPORT RequestId: {invocation}",
-        f"Duration: {duration_ms:.2f} ms",
-        f"Billed Duration: {billed_ms(duration_ms)} ms",
-        f"Memory Size: {memory >> 20} MB",
-        f"Max Memory Used: {math.ceil(used / (1 << 20))} MB",
-    ]
+    line = (
+        f"REPORT RequestId: {invocation}\tDuration: {duration_ms:.2f} ms\tBilled Duration: {billed_ms(duration_ms)} ms"
+        f"\tMemory Size: {memory >> 20} MB\tMax Memory Used: {-(-used >> 20)} MB"
+    )
     if init_ms is not None:
-        parts.append(f"Init Duration: {init_ms:.2f} ms")
+        line += f"\tInit Duration: {init_ms:.2f} ms"
     if status:
-        parts.append(f"Status: {status}")
-    if version:
-        parts.append(f"Version: {version}")
-    return "\t".join(parts)
+        line += f"\tStatus: {status}"
+    return f"{line}\tVersion: {version}" if version else line
 
 
 def billed_ms(duration_ms: float) -> int:
