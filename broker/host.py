@@ -11,13 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from broker.clockwork import Clockwork
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
 from broker.doorbell import Doorbell
 from broker.errors import BrokerError, QueueFull, StoreUnavailable
 from broker.ledger import Ledger, available
 from broker.publisher import USUAL, GroupCommit, Publisher
-from broker.source import Ended, Outcome, Publishing, Receipt
+from broker.source import Ended, Outcome, Publishing, Receipt, Source
 from broker.store import connection
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.event import Event
-    from broker.source import Source
+    from broker.source import Steps
 
 log = logging.getLogger("broker.host")
 
@@ -99,9 +100,10 @@ class Replies:
 class HostContext:
     """What one running source may use; see broker.source.SourceContext."""
 
-    def __init__(self, host: Host, name: str) -> None:
-        """Take the host and the source's name."""
+    def __init__(self, host: Host, name: str, *, patient: bool = True) -> None:
+        """Take the host and the source's name; not `patient`, publishing fails at once when it cannot be done now."""
         self._host = host
+        self._patient = patient
         self.name = name
         self.root: Path = host.config.root
         self.redis: Redis = host.client
@@ -116,7 +118,7 @@ class HostContext:
             try:
                 return self._host.publisher.publish(events, how)
             except (StoreUnavailable, QueueFull) as error:
-                if self.stopping.is_set():
+                if self.stopping.is_set() or not self._patient:
                     raise
                 self.log.warning("%s: %s; trying again in %.1f s", self.name, error, wait)
                 self.stopping.wait(wait)
@@ -197,10 +199,16 @@ class Host:
 
     def run(self) -> None:
         """Run every source until `stopping` is set."""
+        stepped = {name: source for name, source in self.config.sources.items() if _has_steps(source)}
         threads = [
             threading.Thread(target=partial(self._keep_running, name, source), name=f"source-{name}", daemon=True)
             for name, source in self.config.sources.items()
+            if name not in stepped
         ]
+        if stepped:
+            begin = {name: partial(self._begin, name, source) for name, source in stepped.items()}
+            clockwork = Clockwork(begin, self.stopping)
+            threads.append(threading.Thread(target=clockwork.run, name="clockwork", daemon=True))
         for thread in threads:
             thread.start()
         self.stopping.wait()
@@ -212,6 +220,9 @@ class Host:
         self.group_commit.close()
         self.replies.close()
         self._deploys.close()
+
+    def _begin(self, name: str, source: Source) -> Steps:
+        return source.steps(HostContext(self, name, patient=False))
 
     def _keep_running(self, name: str, source: Source) -> None:
         context = HostContext(self, name)
@@ -231,6 +242,10 @@ class Host:
             context.log.warning("%s starts again in %.1f s", name, wait)
             self.stopping.wait(wait)
             wait = min(LONGEST_WAIT, wait * 2)
+
+
+def _has_steps(source: Source) -> bool:
+    return type(source).steps is not Source.steps
 
 
 def main(config: Config) -> int:

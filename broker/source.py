@@ -116,6 +116,16 @@ class SourceContext(Protocol):
         """Return the host's one object under `key`, made by the first source that asks."""
 
 
+class Steps(Protocol):
+    """A source at work that never waits: it says when it wants to be stepped next."""
+
+    def start(self) -> float:
+        """Begin; return the seconds until the first step."""
+
+    def step(self) -> float:
+        """Do what is due; return the seconds until the next step. It is repeated after StoreUnavailable, QueueFull."""
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A source's options; subclass it, add fields, write `run`."""
 
@@ -123,6 +133,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Publish events until `context.stopping` is set.
 
         An exception is logged and the source started again, after a wait that grows.
+        """
+        raise NotImplementedError
+
+    def steps(self, context: SourceContext) -> Steps:
+        """Return the source as steps; one thread takes those of all sources that have this method, instead of `run`.
+
+        For sources of which there may be thousands. `context.publish` does not wait then: it raises StoreUnavailable
+        or QueueFull at once.
         """
         raise NotImplementedError
 

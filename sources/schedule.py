@@ -104,6 +104,10 @@ class Schedule(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise
             context.log.info("%s: stopped before a due run was published; it is made up for", context.name)
 
+    def steps(self, context: SourceContext) -> Ticker:
+        """Return the ticker: a host has one thread for all its schedules."""
+        return Ticker(self, context, wall_clock)
+
     def check(self, root: Path) -> list[str]:
         """Return what is wrong with the options."""
         del root

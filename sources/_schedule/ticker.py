@@ -1,6 +1,7 @@
 """Ticker: publish one schedule's ticks as they fall due, make up for missed ones, keep runs from overlapping.
 
-A step never waits; it returns the seconds until the next one. So one thread could step any number of tickers.
+A step never waits; it returns the seconds until the next one. So one thread steps any number of tickers: see
+broker/clockwork.py.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Ticker:
         self._cursor = Cursor(context.redis, context.prefix, f"{schedule.expression} {schedule.timezone}")
         self._position = clock()
         self._next: datetime | None = None
+        self._tried: datetime | None = None
+        """The tick that was dealt with last. While it is still the next one, it could not be published."""
         self._read_last = self._position
         self._has_waiting = False
 
@@ -90,9 +93,12 @@ class Ticker:
         if self._how.track:
             for ended in self._context.ended():
                 self._context.log.debug("%s: the run of %s has ended", self._context.name, ended.event)
+        if self._next is not None and self._next == self._tried:  # it was not missed, however late it is by now
+            self._deal([self._next], missed=False)
         if self._next is not None and now - self._release(self._next) > LATE:
             self._catch_up(now)
         while self._next is not None and self._release(self._next) <= now and not self._context.stopping.is_set():
+            self._tried = self._next
             self._deal([self._next], missed=False)
         if self._has_waiting:
             self._give_turn()

@@ -122,3 +122,30 @@ def test_a_source_that_dies_is_started_again(project):
     thread.join(5)
     assert not thread.is_alive()
     assert project.client.get("broker:source:q:starts") == b"3"
+
+
+def test_all_schedules_of_a_host_share_one_thread_and_a_full_queue_holds_up_one(project):
+    tables = "".join(f'[sources.s{n}]\nkind = "schedule"\nevery = "200ms"\n' for n in range(100))
+    tables += "".join(f'[[triggers]]\nsource = "s{n}"\nfunction = "{"g" if n == 0 else "f"}"\n' for n in range(100))
+    tables += '[functions.g]\nhandler = "f.py:handler"\nmax_queue = 1\n'
+    project.configure("def handler(event, context): return 1\n", tables)
+    host = Host(project.config, project.client)
+    before = threading.active_count()
+    thread = threading.Thread(target=host.run)
+    thread.start()
+    try:
+        until(lambda: project.client.llen("rq:queue:f") >= 500)
+        assert threading.active_count() - before < 10
+        assert project.client.llen("rq:queue:g") == 1
+        first = answer_of_g(host)
+        until(lambda: project.client.llen("rq:queue:g") == 1)
+        assert answer_of_g(host) != first
+    finally:
+        host.stopping.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def answer_of_g(host):
+    (claimed,) = host.publisher._ledger.claim("w", [Want(function="g", queues=("g",), most=1)], 1).claimed
+    return claimed.id

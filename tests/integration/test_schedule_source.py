@@ -17,6 +17,7 @@ import pytest
 
 from broker.errors import StoreUnavailable
 from broker.quantity import Duration
+from sources._schedule.ticker import Ticker
 from sources.schedule import Schedule
 from tests.conftest import until
 from tests.source_context import RealContext, running
@@ -243,6 +244,7 @@ import os, signal, sys
 from pathlib import Path
 from redis import Redis
 from broker.quantity import Duration
+from sources._schedule.ticker import Ticker
 from sources.schedule import Schedule
 from tests.source_context import RealContext
 
@@ -411,6 +413,30 @@ def test_a_tick_that_could_not_be_published_before_the_stop_is_made_up_for(conte
     dues = [datetime.fromisoformat(record["id"]) for record in context.records()]
     assert cursor == dues[-1]
     assert [(due - dues[0]) / timedelta(milliseconds=200) for due in dues] == list(range(len(dues)))
+
+
+def test_a_tick_that_cannot_be_published_now_is_repeated_alone_and_what_fell_due_meanwhile_was_missed(context):
+    clock = Simulated(START, 3600)
+    context.stopping = clock
+    steps = Ticker(Schedule(every=Duration(10)), context, clock)
+    steps.start()
+    clock.wait(10)
+    away = [StoreUnavailable("away")]
+
+    def refuse(events):
+        if away:
+            raise away[0]
+
+    context.on_publish = refuse
+    with pytest.raises(StoreUnavailable):
+        steps.step()
+    clock.wait(60)
+    away.clear()
+    steps.step()
+    assert [(record["id"][11:19], record["data"]["missed"]) for record in context.records()] == [
+        ("12:00:10", False),
+        ("12:01:10", True),
+    ]
 
 
 def test_a_source_with_nothing_to_do_stops_at_once(context):
