@@ -25,6 +25,7 @@ def host(project):
     host.stopping.set()
     host.group_commit.close()
     host.replies.close()
+    host._deploys.close()
 
 
 def answer(host, result=b"[1]"):
