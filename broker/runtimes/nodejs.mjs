@@ -157,6 +157,8 @@ function refuse(kind, message, error) {
 
 // From the handler's name to the function itself, each way to fail told apart.
 
+const PLACE = /^((?:file:\/\/)?\/.*):(\d+)$/m; // of a mistake in the text, above the line that has it
+const MOST_CHECKED = 20;
 const EXTENSIONS = [".js", ".mjs", ".cjs"];
 
 function locate() {
@@ -179,7 +181,7 @@ async function load([file, name, place]) {
   try {
     module = await importFile(file);
   } catch (error) {
-    refuse("InitFailed", explain(error, place), error);
+    refuse("InitFailed", explain(error, place, file), error);
   }
   let value = module;
   for (const [depth, part] of name.split(".").entries()) {
@@ -213,10 +215,23 @@ async function importFile(file) {
   return import(pathToFileURL(file));
 }
 
-function explain(error, place) {
-  const stack = String(error?.stack ?? "");
+// Node keeps to itself in which file and line the text of an ES module is wrong; asked to check the files it says so.
+function checked(entry) {
+  const { spawnSync } = createRequire(OWN)("node:child_process"); // milliseconds, for what only few need
+  const ahead = [entry];
+  for (let at = 0; at < ahead.length && at < MOST_CHECKED; at++) {
+    const { status, stderr } = spawnSync(process.execPath, ["--check", ahead[at]], { encoding: "utf8" });
+    if (status) return stderr;
+    ahead.push(...imported(ahead[at]).filter((file) => !ahead.includes(file)));
+  }
+  return "";
+}
+
+function explain(error, place, file) {
+  const traced = String(error?.stack ?? "");
+  const stack = error instanceof SyntaxError && file && !PLACE.test(traced) ? checked(file) : traced;
   const relative = (name) => path.relative(told.root, name.startsWith("file:") ? fileURLToPath(name) : name);
-  const where = /^((?:file:\/\/)?\/.*):(\d+)$/m.exec(stack);
+  const where = PLACE.exec(stack);
   if (error instanceof SyntaxError && where) {
     return `${error.name} in ${relative(where[1])}, line ${where[2]}: ${error.message}`;
   }
@@ -304,10 +319,17 @@ function invoke([header, event]) {
     if (typeof value?.then === "function") {
       mine.promised = true;
       value.then(succeed, fail);
-    } else if (value !== undefined && handler.length < 3 && !mine.answered) succeed(value);
+    } else if (handler.length < 3 && isPlain(value) && !mine.answered) succeed(value);
   } catch (error) {
     fail(error);
   }
+}
+
+// AWS Lambda ignores what a handler returns that is no promise; a result is taken for one, and a timer is not.
+function isPlain(value) {
+  if (value === undefined || typeof value === "function") return false;
+  if (value === null || typeof value !== "object") return true;
+  return [Object.prototype, Array.prototype, null].includes(Object.getPrototypeOf(value));
 }
 
 function answer(mine) {
@@ -380,6 +402,7 @@ function refused(errorType, errorMessage) {
 }
 
 process.on("beforeExit", () => {
+  if (loading) refuse("InitFailed", `${told.handler}: it awaits at its top what never comes`);
   if (!current) return;
   if (!current.answered && current.promised) {
     current.answered = { error: new Error("its promise was never settled, and nothing is left to wait for") };
@@ -393,9 +416,7 @@ process.on("beforeExit", () => {
 });
 
 process.on("exit", (code) => {
-  if (!loading) return;
-  const never = code === 13 ? "it awaits at its top what never comes" : `importing it called process.exit(${code})`;
-  refuse("InitFailed", `${told.handler}: ${never}`);
+  if (loading) refuse("InitFailed", `${told.handler}: importing it called process.exit(${code})`);
 });
 
 function crash(error, type) {
