@@ -32,6 +32,7 @@ def read(config: Config, client: Redis) -> dict[str, Any]:
         "workers": _workers(client),
         "functions": _functions(Functions(config, client).now.by_name, client),
         "sources": _sources(config, client),
+        "plain jobs": _plain(config, client),
         "budgets": _budgets(config, client),
     }
 
@@ -111,6 +112,19 @@ def _budgets(config: Config, client: Redis) -> list[dict[str, Any]]:
         }
         for account in Budgets(config).accounts(client, datetime.now(UTC))
     ]
+
+
+def _plain(config: Config, client: Redis) -> list[dict[str, Any]]:
+    """Return the queues of plain jobs, with what is in RQ's registries of them."""
+    pipeline = client.pipeline(transaction=False)
+    for name in config.settings.rq.queues:
+        pipeline.llen(f"rq:queue:{name}")
+        for place in ("scheduled", "deferred", "wip", "failed"):
+            pipeline.zcard(f"rq:{place}:{name}")
+    with available():
+        answers = iter(pipeline.execute())
+    places = ("queued", "scheduled", "deferred", "started", "failed")
+    return [{"name": name, **{place: next(answers) for place in places}} for name in config.settings.rq.queues]
 
 
 def _sources(config: Config, client: Redis) -> list[dict[str, Any]]:

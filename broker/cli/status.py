@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PLACES = ("queued", "scheduled", "deferred", "leased", "dead", "finished")
 _BUDGETED = ("requests", "requests_limit", "gb_seconds", "gb_seconds_limit")
+_PLAIN = ("queued", "scheduled", "deferred", "started", "failed")
 _BOOKS = ("accepted", *_PLACES, "dropped", "cancelled", "superseded", "vanished", "missing")
 
 
@@ -25,7 +26,8 @@ _BOOKS = ("accepted", *_PLACES, "dropped", "cancelled", "superseded", "vanished"
 def status(project: Project, *, as_json: bool) -> None:
     """Show what is going on.
 
-    That is Redis, the workers, what waits and runs of each function, the sources, and what was used of budgets.
+    That is Redis, the workers, what waits and runs of each function, the sources, plain jobs, and what was used of
+    budgets.
     """
     from broker.cli import _state  # noqa: PLC0415 -- Redis' library loads slowly; help does without
 
@@ -40,12 +42,13 @@ def status(project: Project, *, as_json: bool) -> None:
         ("workers", ["name", "host", "state", "lease"], "none; start one with `broker up`"),
         ("functions", ["name", *_PLACES], "none"),
         ("sources", ["name", "kind", "open", "waiting", "bad"], "none"),
+        ("plain jobs", ["name", *_PLAIN], ""),
         ("budgets", ["name", "per", *_BUDGETED, "state"], ""),
     ):
         if not nothing and not state[title]:
             continue
         click.echo()
-        numbers = {*_PLACES, *_BUDGETED, "open", "waiting", "bad"}
+        numbers = {*_PLACES, *_PLAIN, *_BUDGETED, "open", "waiting", "bad"}
         print_table(
             state[title],
             [Column(key=column, title=column.replace("_", " "), right=column in numbers) for column in columns],
