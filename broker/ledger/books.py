@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,35 +38,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def audit(client: Redis) -> list[Account]:
-    """Return the books of every queue, by name, all of one moment (one transaction)."""
-    prefix = b"rq:queue:"
-    keys: Any = client.smembers("rq:queues")
-    queues = sorted(key.removeprefix(prefix).decode() for key in keys)
-    pipeline = client.pipeline(transaction=True)
-    for queue in queues:
-        pipeline.hgetall(f"broker:books:{queue}")
-        pipeline.llen(f"rq:queue:{queue}")
-        for place in ("scheduled", "deferred", "wip", "failed", "canceled"):
-            pipeline.zcard(f"rq:{place}:{queue}")
-    answers = iter(pipeline.execute())
-    accounts = []
-    for queue in queues:
-        sums = {field.decode(): int(value) for field, value in next(answers).items()}
-        queued, scheduled, deferred, leased, dead, cancelled = (next(answers) for _ in range(6))
-        accounts.append(
-            Account(
-                queue=queue,
-                accepted=sums.get("accepted", 0),
-                queued=queued,
-                scheduled=scheduled,
-                deferred=deferred,
-                leased=leased,
-                dead=dead,
-                finished=sums.get("finished", 0),
-                dropped=sums.get("dropped", 0),
-                cancelled=cancelled,
-                superseded=sums.get("superseded", 0),
-                vanished=sums.get("vanished", 0),
-            )
-        )
-    return accounts
+    """Return the books of every queue, by name, all of one moment."""
+    script = (Path(__file__).parent / "audit.lua").read_text()
+    rows: Any = client.eval(script, 0)
+    return sorted(map(_account, rows), key=lambda account: account.queue)
+
+
+def _account(row: list[Any]) -> Account:
+    queue, *lengths = row[:7]
+    places = dict(zip(("queued", "scheduled", "deferred", "leased", "dead", "cancelled"), lengths, strict=True))
+    sums = {field.decode(): int(value) for field, value in zip(row[7::2], row[8::2], strict=True)}
+    counted = {name: sums.get(name, 0) for name in ("accepted", "finished", "dropped", "superseded", "vanished")}
+    return Account(queue=queue.decode(), **places, **counted)

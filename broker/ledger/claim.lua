@@ -95,6 +95,7 @@ local function lease(queue, want, batch)
     end
     if not job[2] or job[1] ~= 'queued' then
       add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
+      if not job[2] then call('DEL', key) end -- what move_due may have written into nothing
       due_in(0) -- so that the worker asks again for what it did not get
     elseif turn and not take_turn(turn, queue, id, run) then
       due_in(0) -- it had been delayed, or RQ's tools requeued it; meanwhile another has got the turn

@@ -159,6 +159,8 @@ def _look_again(client: Redis, id_: str, names: set[str]) -> Iterator[Misplaced]
 
 
 def _fits(status: str, queue: str, spots: Sequence[Spot]) -> bool:
+    if status == "canceled":  # one that was cancelled while it ran keeps its lease until its attempt has ended
+        spots = [spot for spot in spots if spot[0] != "wip"]
     return len(spots) == 1 and spots[0][0] in _PLACES.get(status, ()) and spots[0][1] == queue
 
 

@@ -69,7 +69,7 @@ end
 for name in pairs(dead) do call('ZREM', WORKERS, name) end
 
 -- Another tool may have cancelled or deleted who holds a turn. Some turns are looked at in each call, one after another.
-local CURSOR, SOME = 'broker:turns:cursor', 500
+local CURSOR, SOME = 'broker:turns:cursor', 200
 local function has_ended(holder)
   local queue, id, run = string.match(holder, '^([^:]+):([^:]+):?(.*)$')
   local status = call('HGET', JOB .. id, 'status')

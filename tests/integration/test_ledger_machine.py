@@ -1,37 +1,52 @@
-"""The ledger as a state machine: whatever is done to it, every accepted invocation is in exactly one place."""
+"""The ledger as a state machine: whatever is done to it, every accepted invocation is in exactly one place.
+
+The rules do what publishers, workers, people and RQ's tools do, to functions with and without flow control, and let
+time pass. After each step the real ledger must be where the model is (ledger_model.py), and the audit must agree.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import ClassVar
 
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from broker.flow import Flow
 from broker.ledger import Claimed, Ledger, Order, Settlement, Want, audit
+from broker.ledger.inspection import misplaced
 from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL, job_data
 from tests.conftest import PrivateServer
+from tests.integration.ledger_model import FUNCTIONS, LIMIT, LONG, Model, Owed, flow
 
-QUEUES = st.sampled_from(["f", "f.high", "g"])
+NAMES = st.sampled_from(FUNCTIONS)
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
-LIMIT = 6
+ANSWERS = {"accepted": ACCEPTED, "duplicate": DUPLICATE, "full": FULL}
+PLACES = (
+    "queued",
+    "scheduled",
+    "deferred",
+    "leased",
+    "dead",
+    "finished",
+    "dropped",
+    "cancelled",
+    "superseded",
+    "vanished",
+)
+
+
+def lanes(function: str) -> tuple[str, str]:
+    return (f"{function}.high", function)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """A model of where each invocation is, kept beside the real thing."""
+    """Does the same to the model and to the real thing."""
 
     server: ClassVar[PrivateServer]
     ids = Bundle("ids")
@@ -42,14 +57,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.client = redis.Redis.from_url(self.server.url)
         self.client.flushall()
         self.ledger = Ledger(self.client)
-        self.place: dict[str, str] = {}
-        self.queue: dict[str, str] = {}
-        self.holder: dict[str, Claimed] = {}
-        self.worker_of: dict[str, str] = {}
+        self.model = Model()
         self.executions = 0
         self.next_id = 0
-        self.ran: dict[str, int] = {}
-        """How often each was claimed and not released; its attempt must say so."""
+        self.junk: set[str] = set()
+        """Deleted records of which a moved due time has made something again."""
 
     def teardown(self) -> None:
         self.client.close()
@@ -57,122 +69,202 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for worker in ("w1", "w2", "w3"):
-            self.ledger.recover(worker=worker, lease=1000)
+            self.ledger.recover(worker=worker, lease=100_000)
 
-    def waiting(self, queue: str) -> int:
-        return sum(self.queue[id] == queue and place in {"queued", "scheduled"} for id, place in self.place.items())
-
-    def order(self, id: str, queue: str, delay: float) -> Order:
-        function = queue.partition(".")[0]
+    def order(self, one: Owed, delay: float) -> Order:
         return Order(
-            queue=queue, id=id, data=job_data(function, json.dumps({"id": id}).encode()), delay=delay, max_queue=LIMIT
+            queue=one.queue,
+            id=one.id,
+            data=job_data(one.function, json.dumps({"id": one.id}).encode()),
+            delay=delay,
+            max_queue=LIMIT,
+            flow=None if one.flow == Flow() else one.flow,
         )
 
-    def some(self, place: str) -> bool:
-        return place in self.place.values()
+    def job(self, id: str) -> Job:
+        return Job.fetch(id, connection=self.client, serializer=JSONSerializer)
 
-    @rule(target=ids, queue=QUEUES, delay=st.sampled_from([0, 0, 0, 1000]), count=st.integers(1, 4))
-    def publish(self, queue: str, delay: float, count: int) -> object:
-        new = [f"i{self.next_id + n}" for n in range(count)]
-        self.next_id += count
-        answers = self.ledger.publish([[self.order(id, queue, delay)] for id in new])
-        for id, (answer,) in zip(new, answers, strict=True):
-            assert answer == (ACCEPTED if self.waiting(queue) < LIMIT else FULL)
-            if answer == ACCEPTED:
-                self.place[id], self.queue[id] = ("scheduled" if delay else "queued"), queue
-        return multiple(*new)
+    def owed(self, id: str, *places: str) -> Owed | None:
+        """Return the invocation if it is in one of the places and has its record."""
+        one = self.model.owed.get(id)
+        return one if one and one.place in places and not one.deleted else None
+
+    @rule(
+        target=ids,
+        function=NAMES,
+        high=st.booleans(),
+        delay=st.sampled_from([0, 0, 0, LONG]),
+        keys=st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=4),
+    )
+    def publish(self, function: str, high: bool, delay: float, keys: list[str]) -> object:
+        queue = lanes(function)[0 if high else 1]
+        new = [
+            Owed(id=f"i{self.next_id + n:03}", queue=queue, flow=flow(function, key) or Flow())
+            for n, key in enumerate(keys)
+        ]
+        self.next_id += len(new)
+        answers = self.ledger.publish([[self.order(one, delay)] for one in new])
+        expected = self.model.publish(new, delay)
+        assert [(answer, getattr(answer, "other", "")) for (answer,) in answers] == [
+            (ANSWERS[name], other) for name, other in expected
+        ]
+        return multiple(*(one.id for one in new if one.id in self.model.owed))
 
     @rule(id=ids)
     def publish_again(self, id: str) -> None:
-        if id in self.place and self.place[id] != "dropped":
-            ((answer,),) = self.ledger.publish([[self.order(id, self.queue[id], 0)]])
-            assert answer == DUPLICATE
+        if one := self.owed(id, *PLACES[:6], "cancelled", "superseded"):
+            assert self.ledger.publish([[self.order(one, 0)]]) == [[DUPLICATE]]
 
-    @precondition(lambda self: self.some("queued"))
-    @rule(target=leases, worker=WORKERS, queue=QUEUES, n=st.integers(1, 3), concurrency=st.sampled_from([0, 0, 2]))
-    def claim(self, worker: str, queue: str, n: int, concurrency: int) -> object:
-        held = sum(place == "leased" and self.queue[id][0] == queue[0] for id, place in self.place.items())
-        want = Want(function=queue[0], queues=(queue,), most=n, concurrency=concurrency)
+    @precondition(lambda self: self.model.those("queued", "scheduled"))
+    @rule(
+        target=leases,
+        worker=WORKERS,
+        function=NAMES,
+        most=st.integers(1, 3),
+        concurrency=st.sampled_from([0, 0, 2]),
+    )
+    def claim(self, worker: str, function: str, most: int, concurrency: int) -> object:
+        model, expected = self.model, []
+        left = model.room(function, most, concurrency)
+        for queue in lanes(function):
+            listed = [id.decode() for id in self.client.lrange(f"rq:queue:{queue}", 0, -1)]
+            due = {one.id for one in model.due(queue)}
+            self.junk |= {id for id in due if model.owed[id].deleted}
+            listed += [id for key in self.client.zrange(f"rq:scheduled:{queue}", 0, -1) if (id := key.decode()) in due]
+            taken = [model.owed[id] for id in listed[:left]]
+            leased = [one for one in taken if model.take(one)]
+            left -= len(leased)
+            expected += leased
+        want = Want(
+            function=function,
+            queues=lanes(function),
+            most=most,
+            concurrency=concurrency,
+            interval=LONG if function == "rate" else 0,
+        )
         claimed = self.ledger.claim(worker, [want], self.executions).claimed
         self.executions += len(claimed)
-        waits = [id for id, place in self.place.items() if place == "queued" and self.queue[id] == queue]
-        room = n if concurrency == 0 else max(0, min(n, concurrency - held))
-        assert len(claimed) == min(room, len(waits))
-        for one in claimed:
-            assert self.place[one.id] == "queued"
-            self.place[one.id] = "leased"
-            self.holder[one.id], self.worker_of[one.id] = one, worker
-            self.ran[one.id] = self.ran.get(one.id, 0) + 1
-            assert one.attempt == self.ran[one.id]
+        assert [one.id for one in claimed] == [one.id for one in expected]
+        for one, lease in zip(expected, claimed, strict=True):
+            one.claimed, one.worker = lease, worker
+            assert lease.attempt == one.attempt
         return multiple(*([claimed] if claimed else []))
 
-    @rule(claimed=leases, verdict=st.sampled_from(["finished", "retry", "later", "dead", "release"]))
+    @rule(claimed=leases, verdict=st.sampled_from(["finished", "finished", "retry", "later", "dead", "release"]))
     def settle(self, claimed: list[Claimed], verdict: str) -> None:
         """Leases stay in the bundle: settling one twice, or one that was lost, must be refused."""
-        wanted: list[tuple[Claimed, bool]] = []
-        for one in claimed:
-            current = self.place[one.id] == "leased" and self.holder[one.id].execution == one.execution
-            wanted.append((one, current))
-        if not wanted:
-            return
-        name = "retry" if verdict == "later" else verdict
-        delay = 1000 if verdict == "later" else 0
+        name, delay = ("retry", LONG) if verdict == "later" else (verdict, 0)
+        expected = [self.model.settle(self.model.owed[one.id], one, name, delay) for one in claimed]
         settlements = [
-            Settlement(verdict=name, queue=one.queue, id=one.id, execution=one.execution, delay=delay, failed=True)
+            Settlement(
+                verdict=name,
+                queue=one.queue,
+                id=one.id,
+                execution=one.execution,
+                delay=delay,
+                failed=name == "retry",
+                told=one.told,
+                again=one.attempt > 1,
+            )
             for one in claimed
         ]
-        assert self.ledger.settle("any", settlements) == [current for _, current in wanted]
-        after = {"finished": "finished", "retry": "queued", "later": "scheduled", "dead": "dead", "release": "queued"}
-        for one, current in wanted:
-            if current:
-                self.place[one.id] = after[verdict]
-                self.ran[one.id] -= verdict == "release"
+        assert self.ledger.settle(self.model.owed[claimed[0].id].worker, settlements) == expected
 
-    @precondition(lambda self: self.some("leased"))
+    @precondition(lambda self: any(one.runs for one in self.model.owed.values()))
     @rule(worker=WORKERS)
     def worker_dies(self, worker: str) -> None:
-        lost = {id for id, place in self.place.items() if place == "leased" and self.worker_of[id] == worker}
+        lost = self.model.recover(worker)
         assert {id for _, id, _ in self.ledger.recover(dead=[worker]).recovered} == lost
-        for id in lost:
-            self.place[id] = "queued"
-        self.ledger.recover(worker=worker, lease=1000)
+        self.ledger.recover(worker=worker, lease=100_000)
 
-    @precondition(lambda self: self.some("dead"))
-    @rule(id=ids, verdict=st.sampled_from(["replay", "drop"]))
-    def dead_letter(self, id: str, verdict: str) -> None:
-        queue = self.queue.get(id, "f")
-        (written,) = self.ledger.settle("cli", [Settlement(verdict=verdict, queue=queue, id=id)])
-        assert written == (self.place.get(id) == "dead")
-        if written:
-            self.place[id] = "queued" if verdict == "replay" else "dropped"
+    @rule()
+    def worker_beats(self) -> None:
+        self.model.look_at_turns()
+        assert self.ledger.recover(worker="w1", lease=100_000).recovered == []
 
-    @precondition(lambda self: self.some("dead"))
+    @precondition(lambda self: self.model.those("dead"))
+    @rule(data=st.data(), verdict=st.sampled_from(["replay", "drop"]))
+    def dead_letter(self, data: st.DataObject, verdict: str) -> None:
+        one = data.draw(st.sampled_from(self.model.those("dead")))
+        letter = Settlement(verdict=verdict, queue=one.queue, id=one.id)
+        assert self.ledger.settle("cli", [letter]) == [True]
+        assert self.ledger.settle("cli", [letter]) == [False]
+        if verdict == "drop":
+            one.place = "dropped"
+        else:
+            self.model.stand_in_line(one)
+
+    @precondition(lambda self: self.model.those("dead"))
+    @rule(data=st.data())
+    def rq_requeues(self, data: st.DataObject) -> None:
+        """RQ knows nothing of turns: claim must keep it back if another has its turn."""
+        one = data.draw(st.sampled_from(self.model.those("dead")))
+        self.job(one.id).requeue()
+        one.place = "queued"
+
     @rule(id=ids)
-    def rq_requeues(self, id: str) -> None:
-        if self.place.get(id) == "dead":
-            Job.fetch(id, connection=self.client, serializer=JSONSerializer).requeue()
-            self.place[id] = "queued"
-
-    @rule(id=consumes(ids))
     def rq_cancels(self, id: str) -> None:
-        if self.place.get(id) in {"queued", "scheduled"}:
-            Job.fetch(id, connection=self.client, serializer=JSONSerializer).cancel()
-            self.place[id] = "cancelled"
+        if one := self.owed(id, "queued", "scheduled", "deferred", "leased"):
+            self.job(id).cancel()
+            one.lingers = one.place == "leased"
+            one.place = "cancelled"
+
+    @rule(id=ids)
+    def somebody_deletes_the_record(self, id: str) -> None:
+        if one := self.owed(id, "queued", "scheduled", "deferred", "leased"):
+            self.client.delete(f"rq:job:{id}")
+            one.deleted = True
+
+    @rule(seconds=st.sampled_from([400, 1100]))
+    def time_passes(self, seconds: int) -> None:
+        """Put all that is stored of moments so much earlier: the server's clock cannot be moved."""
+        self.model.now += seconds
+        client = self.client
+        for key in client.keys("rq:scheduled:*"):
+            for id in client.zrange(key, 0, -1):
+                client.zincrby(key, -seconds, id)
+        for key in client.keys("broker:rate:*"):
+            client.set(key, int(client.get(key)) - seconds * 1_000_000, keepttl=True)
+        for key in client.keys("broker:debounce:*"):
+            first, _, id = client.get(key).decode().partition(":")
+            client.set(key, f"{float(first) - seconds:.3f}:{id}", keepttl=True)
+        for key in [*client.keys("broker:unique:*"), *client.keys("broker:debounce:*"), *client.keys("broker:rate:*")]:
+            client.pexpire(key, client.pttl(key) - seconds * 1000)
 
     @invariant()
     def every_invocation_is_in_one_place(self) -> None:
-        for account in audit(self.client):
+        accounts = audit(self.client)
+        for account in accounts:
             assert account.missing == 0, account
-            mine = [place for id, place in self.place.items() if self.queue[id] == account.queue]
-            for name in ("queued", "scheduled", "leased", "dead", "finished", "dropped", "cancelled"):
-                assert getattr(account, name) == mine.count(name), (name, account)
+            mine = [one.place for one in self.model.owed.values() if one.queue == account.queue]
+            assert {name: getattr(account, name) for name in PLACES} == {name: mine.count(name) for name in PLACES}
             assert account.accepted == len(mine)
+        deleted = {one.id for one in self.model.owed.values() if one.deleted} - self.junk
+        assert {one.id for one in misplaced(self.client, [account.queue for account in accounts])} == deleted
+
+    @invariant()
+    def of_each_key_one_is_in_play_and_the_others_wait_in_order(self) -> None:
+        holders = {
+            turn.decode(): value.decode().split(":")[1] for turn, value in self.client.hgetall("broker:turns").items()
+        }
+        turns = self.model.turns
+        assert holders == {name: turn.holder.id for name, turn in turns.items() if turn.holder}
+        for name, turn in turns.items():
+            line = [entry.decode().partition(":")[2] for entry in self.client.lrange(f"broker:turn:{name}", 0, -1)]
+            assert line == [one.id for one in turn.line]
+        running = [one.flow.turn for one in self.model.owed.values() if one.runs and one.flow.turn]
+        assert len(running) == len(set(running))
+
+    @invariant()
+    def the_rate_is_never_exceeded(self) -> None:
+        starts = self.model.starts
+        assert all(later - one >= LONG for one, later in itertools.pairwise(starts))
 
 
 def test_every_invocation_is_in_one_place_whatever_is_done(redis_server):
     LedgerMachine.server = redis_server
     machine = LedgerMachine.TestCase
     machine.settings = settings(
-        max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
     machine("runTest").runTest()
