@@ -161,8 +161,8 @@ def test_when_nobody_could_renew_a_lease_nobody_is_taken_for_dead(ledger, redis_
     publish(ledger, order("x"))
     claim(ledger, worker="a")
     until(lambda: redis_client.zcount("broker:workers", "-inf", ms(redis_client)) == 2)
-    assert ledger.recover(worker="b", lease=0.05) == []  # Redis was away, say
-    until(lambda: ledger.recover(worker="b", lease=60) == [("f", "x", 1)])  # and now only b has renewed its
+    assert ledger.recover(worker="b", lease=0.05).recovered == []  # Redis was away, say
+    until(lambda: ledger.recover(worker="b", lease=60).recovered == [("f", "x", 1)])  # and now only b has renewed its
 
 
 def test_a_clock_that_is_put_back_does_not_keep_the_leases_of_the_dead(ledger, redis_client):
@@ -170,7 +170,7 @@ def test_a_clock_that_is_put_back_does_not_keep_the_leases_of_the_dead(ledger, r
     publish(ledger, order("x"))
     claim(ledger, worker="dead")
     ledger.recover(worker="alive", lease=0.05)
-    until(lambda: ledger.recover(worker="alive", lease=60) == [("f", "x", 1)])
+    until(lambda: ledger.recover(worker="alive", lease=60).recovered == [("f", "x", 1)])
 
 
 def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(ledger, redis_client):
@@ -181,7 +181,7 @@ def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(le
     try:
         with pytest.raises(StoreUnavailable, match="maxmemory"):
             publish(ledger, order("z"))
-        until(lambda: ledger.recover(worker="alive", lease=60) == [("f", "x", 1)])
+        until(lambda: ledger.recover(worker="alive", lease=60).recovered == [("f", "x", 1)])
         for one in claim(ledger, worker="alive").claimed:
             assert ledger.settle("alive", [settlement_of(one)], [("f", b"[]")]) == [True]
         assert ledger.settle("alive", [], [("f", b"[]")]) == []
@@ -356,6 +356,6 @@ def test_recovery_leaves_the_queues_of_other_programs_alone(ledger, redis_client
     redis_client.lpop("rq:queue:theirs")
     job.set_status("started")
     redis_client.zadd("rq:wip:theirs", {f"{job.id}:x": 1})
-    assert ledger.recover(dead=["x"]) == []
+    assert ledger.recover(dead=["x"]).recovered == []
     assert (redis_client.llen("rq:queue:theirs"), redis_client.zcard("rq:wip:theirs")) == (0, 1)
     redis_client.delete("rq:wip:theirs")  # their queue has no books that could balance
