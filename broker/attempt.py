@@ -177,7 +177,7 @@ class Attempt:
 
     def fail(self, failure: Failure, follow: Follow, *, duration_ms: float = 0, used: int = 0) -> list[Settlement]:
         """Settle it as failed: each invocation is retried, or a dead letter when its retries or its age are used up."""
-        self._report(duration_ms, used, "timeout" if failure.reason == "TimedOut" else "error")
+        self._report(duration_ms, used, "timeout" if failure.reason == "TimedOut" else "error", failure.reason)
         return self._billed([self._failed(one, failure, follow) for one in self.claimed], duration_ms)
 
     def bury(self, failure: Failure, follow: Follow) -> list[Settlement]:
@@ -273,7 +273,7 @@ class Attempt:
             data=data,
         )
 
-    def _report(self, duration_ms: float, used: int, status: str) -> None:
+    def _report(self, duration_ms: float, used: int, status: str, error: str = "") -> None:
         function, time_ms = self.function, int(time.time() * 1000)
         report = logs.report(
             self.id,
@@ -282,6 +282,7 @@ class Attempt:
             used=used,
             init_ms=self.cold,
             status=status,
+            error=error,
             version=function.version if function.code else "",
         )
         for text in (logs.end(self.id), report):

@@ -6,6 +6,7 @@
     │   ├── StoreMissing     no server there, and none can be started
     │   └── StoreUnavailable it was there and is not now: down, loading, failing over, full
     ├── EventError           not a CloudEvent, or one that breaks a limit
+    │   └── EventTooLarge    an event is longer than max_event
     ├── SignatureError       a webhook's signature is missing, too old or wrong
     ├── PatternError         an event pattern that EventBridge would refuse
     ├── QueueFull            a function's queue has reached max_queue; try again later
@@ -93,6 +94,10 @@ class StoreUnavailable(StoreError):
 
 class EventError(BrokerError):
     """This is not a CloudEvent, or one that breaks a limit."""
+
+
+class EventTooLarge(EventError):
+    """The event is longer than the broker takes."""
 
 
 class SignatureError(BrokerError):

@@ -148,6 +148,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long its result may be, as JSON."""
     log_limit: Size = Size(1 << 20)
     """How many bytes of log one attempt may write; the rest is counted and dropped."""
+    log_rate: Size | None = None
+    """How many bytes of log an environment may write in a second. None: no limit but `log_limit`."""
 
     def queue(self, priority: Priority = "normal") -> str:
         """Return the name of the RQ queue that holds this function's invocations of that priority."""

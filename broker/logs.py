@@ -68,6 +68,7 @@ def report(
     init_ms: float | None = None,
     status: str = "",
     version: str = "",
+    error: str = "",
 ) -> str:
     """Return the REPORT line of an attempt; memory and used are in bytes; `version` is that of a deployed function."""
     line = (
@@ -78,6 +79,8 @@ def report(
         line += f"\tInit Duration: {init_ms:.2f} ms"
     if status:
         line += f"\tStatus: {status}"
+    if error:
+        line += f"\tError Type: {error}"
     return f"{line}\tVersion: {version}" if version else line
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from broker.deployed.functions import Functions
-from broker.errors import QueueFull
+from broker.errors import EventTooLarge, QueueFull
 from broker.event import Event, invocation_id
 from broker.flow import flow_of
 from broker.ledger import Ledger, Order
@@ -40,20 +40,26 @@ class Publisher:
         """
         self._functions = functions or Functions(config, ledger.client)
         self._replicas = config.settings.replicas
+        self._longest = config.settings.max_event
         self._ledger = ledger
         self._reply = reply
 
     def orders(self, event: Event, how: Publishing = USUAL) -> list[Order]:
         """Return what is owed for the event: one order a function whose trigger matches.
 
-        Raises EventError when the event's data is not JSON.
+        Raises EventError when the event's data is not JSON, EventTooLarge when it is too long.
         """
+        return self._orders(event, how, self._longest)
+
+    def _orders(self, event: Event, how: Publishing, longest: int | None = None) -> list[Order]:
         record = event.record()
         now = self._functions.now
         names = now.routes.match(record, event.source)
         if not names:
             return []
         encoded = event.encode_record(record)
+        if longest is not None and len(encoded) > longest:
+            raise _too_large(event, encoded, longest)
         return [self._order(now.by_name[name], event, encoded, how) for name in names]
 
     def order_for(
@@ -61,21 +67,26 @@ class Publisher:
     ) -> Order:
         """Return the order for one function, past all triggers.
 
-        `client` is what the caller says of itself, as JSON, `qualifier` the alias or version that it wants.
+        `client` is what the caller says of itself, as JSON, `qualifier` the alias or version that it wants. Raises
+        EventError when the event's data is not JSON, EventTooLarge when it is too long.
         """
-        return self._order(
-            self._functions.now.by_name[name], event, event.encode(), how, client=client, qualifier=qualifier
-        )
+        encoded = event.encode()
+        if len(encoded) > self._longest:
+            raise _too_large(event, encoded, self._longest)
+        return self._order(self._functions.now.by_name[name], event, encoded, how, client=client, qualifier=qualifier)
 
     def follow(self, destination: str, event: Event) -> list[Order]:
-        """Return what is owed to a function's destination: another function, or whoever listens to `queue:NAME`."""
+        """Return what is owed to a function's destination: another function, or whoever listens to `queue:NAME`.
+
+        The event holds a result, which has a limit of its own.
+        """
         kind, _, name = destination.rpartition(":")
         if kind == "queue":
-            return self.orders(event.sent_to(name))
+            return self._orders(event.sent_to(name), USUAL)
         if name not in self._functions.now.by_name:  # only one that was deployed can be gone
             log.error("%s: the destination %s is no function any more; what it was owed is dropped", event.source, name)
             return []
-        return [self.order_for(name, event)]
+        return [self._order(self._functions.now.by_name[name], event, event.encode(), USUAL)]
 
     def publish(self, events: Sequence[Event], how: Publishing = USUAL) -> list[Receipt]:
         """Return once all is in Redis.
@@ -130,6 +141,10 @@ class Publisher:
             reply=self._reply if how.reply else "",
             flow=flow_of(function, event),
         )
+
+
+def _too_large(event: Event, encoded: bytes, longest: int) -> EventTooLarge:
+    return EventTooLarge(f"event {event.id!r} has {len(encoded)} bytes; the limit is {longest} (max_event)")
 
 
 def _receipt(event: str, owed: Sequence[Order], answers: Sequence[int]) -> Receipt:

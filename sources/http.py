@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from broker import cloudevents as cloudevents_http
-from broker.errors import EventError, QueueFull, SourceError, StoreError
+from broker.errors import EventError, EventTooLarge, QueueFull, SourceError, StoreError
 from broker.event import Event, new_event, random_id
 from broker.quantity import Duration, Size
 from broker.source import Outcome, Publishing, Receipt, Source, SourceContext
@@ -160,6 +160,8 @@ class _Endpoint:
             if greeting := self._greeting(request, payload):
                 return greeting
             return await self._answer_event(self._event(request, body, payload), self._how, bridge)
+        except EventTooLarge as error:
+            return say(413, message=str(error))
         except EventError as error:
             return say(400, message=str(error))
         except QueueFull as error:

@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many worker processes `broker up` starts."""
     environments: Count | None = None
     """How many environments one worker may have. None: twice the processor cores, at least four."""
+    max_event: Size = Size(1 << 20)
+    """How long an event that comes in may be, as JSON; a longer one is refused, by HTTP with 413."""
     user: str | None = None
     """The user that functions run as, when broker runs as root. None: the owner of the project's folder."""
     memory: Size | None = None

@@ -98,7 +98,7 @@ class Channel:
         """Nothing more will be received."""
         self._socket = control
         self._frames = FrameReader(function.max_result + _SLACK)
-        self._text = Output(token, function.log_limit)
+        self._text = Output(token, function.log_limit, function.log_rate)
         self._replies: deque[Said] = deque()
         self._ahead: deque[str] = deque()
         self._queue: list[bytes] = []

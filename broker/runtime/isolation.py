@@ -5,6 +5,7 @@ The worker works it out here; confinement.py and bubble.py carry it out inside t
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -37,10 +38,18 @@ class Isolation:
 
     @classmethod
     def of(cls, config: Config) -> Isolation:
-        """Return the rules of a configuration. Raises ConfigError when a user cannot be had."""
+        """Return the rules of a configuration; open the way to its layers for other users.
+
+        Raises ConfigError when a user cannot be had.
+        """
+        by_function = {name: accounts.account_of(config, function) for name, function in config.functions.items()}
+        default = accounts.account_of(config)
+        if default or any(by_function.values()):
+            with contextlib.suppress(FileNotFoundError):  # what lies in it has rights of its own
+                config.data.chmod(config.data.stat().st_mode | 0o011)
         return cls(
-            accounts={name: accounts.account_of(config, function) for name, function in config.functions.items()},
-            default=accounts.account_of(config),
+            accounts=by_function,
+            default=default,
             hidden=(config.path, config.root / ".env", config.data),
             root=config.root,
         )

@@ -38,11 +38,17 @@ _decode = msgspec.json.Decoder(_Structured).decode
 class Output:
     """Cuts one environment's output into lines, of each attempt about `limit` bytes."""
 
-    def __init__(self, token: str, limit: int) -> None:
+    def __init__(self, token: str, limit: int, rate: int | None = None) -> None:
+        """Take what an attempt may print, in bytes, and what may be printed in a second."""
         self._prefix = marker_prefix(token.encode())
         self._limit = limit
         self._left = limit
         self._dropped = 0
+        self._rate = rate
+        self._burst = self._credit = float(max(rate or 0, LONGEST_LINE))  # any one line may pass
+        self._credit_ms = 0
+        self._late = 0
+        """Bytes dropped because they came too fast."""
         self._tail = b""
 
     def feed(self, data: bytes, time_ms: int) -> list[tuple[list[Line], str | None]]:
@@ -91,6 +97,10 @@ class Output:
             notice = f"... output cut: more than {limit} in one attempt; {self._dropped} bytes dropped"
             lines.append(Line(time_ms, "WARNING", notice))
             self._dropped = 0
+        if self._late:
+            notice = f"... output cut: more than {Size(self._rate or 0)} in a second; {self._late} bytes dropped"
+            lines.append(Line(time_ms, "WARNING", notice))
+            self._late = 0
         self._left = self._limit
         return lines
 
@@ -99,6 +109,10 @@ class Output:
         if not self._left:
             self._dropped += len(text)
             return []
+        if self._rate is not None:
+            passed = max(0, time_ms - self._credit_ms) / 1000
+            self._credit = min(self._burst, self._credit + passed * self._rate)
+            self._credit_ms = time_ms
         lines: list[Line] = []
         start = 0
         while start < len(text):
@@ -115,6 +129,12 @@ class Output:
                 self._dropped += len(text) - start
                 break
             self._left -= charge
+            if self._rate is not None:
+                if charge > self._credit:
+                    self._late += following - start
+                    start = following
+                    continue
+                self._credit -= charge
             lines.append(_line(text[start:end], time_ms))
             start = following
         return lines

@@ -50,6 +50,13 @@ def test_a_body_becomes_a_message_of_the_queue(push, project):
     assert push.post("/push", content=b"{}", headers={"Idempotency-Key": "order-7"}).json()["duplicate"]
 
 
+def test_an_event_longer_than_the_broker_takes_is_refused(push, project):
+    answer = push.post("/push", json="x" * ((1 << 20) - 100))  # no longer than max_body, but the event is
+    assert answer.status_code == 413
+    assert "the limit is 1MB (max_event)" in answer.json()["message"]
+    assert project.client.keys("rq:job:*") == []
+
+
 def test_the_query_says_when_and_how_urgently(push, project):
     (later,) = push.post("/push?delay=5m", content=b"1").json()["invocations"]
     (urgent,) = push.post("/push?priority=high", content=b"1").json()["invocations"]

@@ -81,6 +81,25 @@ def test_nothing_beyond_the_limit_is_passed_on_and_all_of_it_is_counted(
         assert notice.endswith(f"in one attempt; {len(text) - passed} bytes dropped")
 
 
+def test_what_comes_faster_than_the_rate_is_dropped_and_counted() -> None:
+    output = Output(TOKEN, 1 << 20, 20_000)
+    line = b"x" * 999 + b"\n"
+    passed = [sum(len(lines) for lines, _ in output.feed(line * 100, second * 1000)) for second in range(4)]
+    assert passed == [20, 20, 20, 20]
+    [(lines, name)] = output.feed(marker(TOKEN.encode(), b"a"), 4000)
+    assert name == "a"
+    assert lines[-1].text == "... output cut: more than 19.5312KB in a second; 320000 bytes dropped"
+    [(lines, _)] = output.feed(b"next\n" + marker(TOKEN.encode(), b"b"), 5000)
+    assert [one.text for one in lines] == ["next"]
+
+
+def test_a_long_line_passes_however_low_the_rate_is() -> None:
+    output = Output(TOKEN, 1 << 20, 100)
+    assert len(output.feed(b"x" * 5000 + b"\n", 0)[0][0]) == 1
+    assert output.feed(b"x" * 15_000 + b"\n", 1000) == []
+    assert len(output.feed(b"x" * 5000 + b"\n", 2000)[0][0]) == 1
+
+
 def test_a_flood_of_empty_lines_is_limited_too() -> None:
     named, _ = gather(Output(TOKEN, 1 << 20), [b"\n" * (1 << 20), marker(TOKEN.encode(), b"a")])
     assert len(named["a"]) <= (1 << 20) / LEAST_CHARGE + 1

@@ -101,6 +101,15 @@ def test_a_function_may_have_a_user_of_its_own(project, monkeypatch):
     assert names == {"f": "nobody", "g": "daemon"}
 
 
+def test_other_users_may_pass_through_the_data_folder_to_layers_and_not_look_into_it(project, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    config = project('[broker]\nuser = "nobody"\n' + F)
+    Isolation.of(config)  # there is none yet
+    config.data.mkdir(mode=0o700)
+    Isolation.of(config)
+    assert config.data.stat().st_mode & 0o777 == 0o711
+
+
 def test_who_is_named_and_already_is_that_user_changes_nothing(project):
     assert Isolation.of(project(f'[broker]\nuser = "{ME}"\n' + F)).accounts == {"f": None}
 
