@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     told: bool
     """Whether somebody waits for its end: a publisher for the outcome, a source for the event, another for its turn."""
     accepted_ms: int
-    """When it was accepted, in Unix milliseconds of the server's clock."""
+    """When it was accepted, in Unix milliseconds of our clock, which may be another than the server's."""
     client: bytes = b""
     """What its caller said of itself, as JSON: AWS Lambda's client context. Empty: nothing."""
     qualifier: str = ""
@@ -277,13 +278,14 @@ class Ledger:
             size, window = (batch.size, int(batch.window * 1000)) if batch else (0, 0)
             arguments += (want.function, want.most, want.concurrency, size, window, want.interval * 1e6)
             arguments += (len(want.queues), *want.queues)
-        waits, groups = self._run("claim", [worker, _now(), execution, len(wants), *arguments])
+        waits, groups, now_ms = self._run("claim", [worker, _now(), execution, len(wants), *arguments])
+        ahead = int(time.time() * 1000) - int(now_ms)
         batched = {want.function for want in wants if want.batch}
         claimed: list[Claimed] = []
         for queue_name, first, jobs in zip(groups[::3], groups[1::3], groups[2::3], strict=True):
             queue = queue_name.decode()
             step = 0 if function_of(queue) in batched else 1
-            claimed += _claimed(queue, f"{worker}.", first, step, jobs)
+            claimed += _claimed(queue, f"{worker}.", first, step, jobs, ahead=ahead)
         due_in = {name.decode(): ms / 1000 for name, ms in zip(waits[::2], waits[1::2], strict=True)}
         return Claim(claimed=claimed, due_in=due_in)
 
@@ -439,8 +441,13 @@ class _Lines:
         return arguments
 
 
-def _claimed(queue: str, prefix: str, number: int, step: int, jobs: Sequence[bytes]) -> Iterator[Claimed]:
-    """Yield what claim.lua tells of one queue; executions are numbered from `number` by `step`."""
+def _claimed(
+    queue: str, prefix: str, number: int, step: int, jobs: Sequence[bytes], *, ahead: int
+) -> Iterator[Claimed]:
+    """Yield what claim.lua tells of one queue; executions are numbered from `number` by `step`.
+
+    Our clock is `ahead` milliseconds ahead of the server's.
+    """
     function = function_of(queue)
     for id_, data, at, seldom in zip(jobs[::4], jobs[1::4], jobs[2::4], jobs[3::4], strict=True):
         attempt, failures, crashes, told = map(int, seldom.split()) if seldom else (1, 0, 0, 0)
@@ -458,7 +465,7 @@ def _claimed(queue: str, prefix: str, number: int, step: int, jobs: Sequence[byt
             failures=failures,
             crashes=crashes,
             told=told == 1,
-            accepted_ms=int(at or 0),
+            accepted_ms=int(at or 0) + ahead,
             client=client,
             qualifier=qualifier,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -189,6 +191,14 @@ def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(le
         redis_client.config_set("maxmemory", 0)
     assert (account(redis_client).finished, account(redis_client).queued) == (2, 0)
     assert redis_client.xlen("broker:logs:f") == 3
+
+
+def test_a_worker_whose_clock_is_wrong_knows_how_old_an_invocation_is(ledger, redis_client, monkeypatch):
+    publish(ledger, order("x"))
+    monkeypatch.setattr("broker.ledger.ledger.time", SimpleNamespace(time=lambda: time.time() + 3600))
+    (claimed,) = claim(ledger).claimed
+    age = time.time() + 3600 - claimed.accepted_ms / 1000
+    assert 0 <= age < 60
 
 
 def ms(client):
