@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONG = 6.0
-"""Seconds: longer than a worker's lease."""
+"""Seconds: longer than a worker's lease. A rig in a hurry is content with less."""
 
 HOUR = 3600
+POISON, CROWD = 3, 12
+"""How often poison may kill; how many a worker with four environments may have run and not settled at that moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Blow:
     """The monotonic moment from which recovery counts: that of the blow, or the end of what stood in the way."""
     poison: str = ""
     """The key of the invocation that is to become a dead letter."""
+    most: int = 0
+    """How many may run again, where only their number is known, and not which."""
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ def restart_redis(rig: Rig, rng: random.Random) -> Blow:
     """SIGKILL the server, leave it away for longer than a lease at times, and let it load its file slowly."""
     assert rig.server is not None
     rig.server.kill()
-    time.sleep(rng.choice([0.0, 1.0, LONG]))
+    _wait(rig, rng, 0.0, 1.0, LONG)
     rig.server.start("--key-load-delay", "20", wait=False)
     until(rig.server.answers, within=60, what="the server has loaded its file")
     return Blow(at=time.monotonic())
@@ -156,7 +160,7 @@ def stop_redis(rig: Rig, rng: random.Random) -> Blow:
         assert rig.server is not None and rig.server.process is not None
         server = psutil.Process(rig.server.process.pid)
     with rig.standing_still(server):
-        time.sleep(rng.choice([0.5, 2.0, LONG]))
+        _wait(rig, rng, 0.5, 2.0, LONG)
     return Blow(at=time.monotonic())
 
 
@@ -164,13 +168,13 @@ def fail_over(rig: Rig, rng: random.Random) -> Blow:
     """SIGKILL the master; its replica becomes one. What was written and not copied is gone, and runs again."""
     assert rig.guarded is not None
     held = rig.leases()
-    return Blow(in_flight=held, at=rig.guarded.fail_over())
+    return Blow(in_flight=held, at=rig.guarded.fail_over(), most=len(held) + 2 * CROWD)
 
 
 def fill_memory(rig: Rig, rng: random.Random) -> Blow:
     """Let Redis refuse whatever takes memory: nothing new is taken on, and what is there is run."""
     rig.client.config_set("maxmemory", 1)
-    time.sleep(rng.uniform(1, LONG))
+    _wait(rig, rng, 1.0, 3.0, LONG)
     rig.client.config_set("maxmemory", 0)
     return Blow(at=time.monotonic())
 
@@ -181,7 +185,7 @@ def fill_memory(rig: Rig, rng: random.Random) -> Blow:
 def fill_disk(rig: Rig, rng: random.Random) -> Blow:
     """Fill the disk to its last byte, then make room again."""
     with _full_disk(rig):
-        time.sleep(rng.uniform(1, LONG))
+        _wait(rig, rng, 1.0, 3.0, LONG)
     return Blow(at=time.monotonic())
 
 
@@ -214,7 +218,7 @@ def cut(rig: Rig, rng: random.Random) -> Blow:
     """Cut the second worker's connections, for longer than its lease at times."""
     held = rig.leases(rig.far_name)
     rig.proxies[-1].cut()
-    time.sleep(rng.choice([0.1, 1.0, LONG]))
+    _wait(rig, rng, 0.1, 1.0, LONG)
     rig.proxies[-1].restore()
     return Blow(in_flight=held | rig.leases(rig.far_name), at=time.monotonic())
 
@@ -223,7 +227,7 @@ def hold(rig: Rig, rng: random.Random) -> Blow:
     """Lose every packet of the second worker, for longer than its lease at times."""
     rig.proxies[-1].hold()
     held = rig.leases(rig.far_name)
-    time.sleep(rng.choice([0.5, 2.0, LONG]))
+    _wait(rig, rng, 0.5, 2.0, LONG)
     held |= rig.leases(rig.far_name)
     rig.proxies[-1].release()
     return Blow(in_flight=held, at=time.monotonic())
@@ -233,7 +237,7 @@ def cut_all(rig: Rig, rng: random.Random) -> Blow:
     """Cut every connection to Redis, for longer than a lease at times: when all are away, none is dead."""
     for proxy in rig.proxies:
         proxy.cut()
-    time.sleep(rng.choice([0.1, 1.0, LONG]))
+    _wait(rig, rng, 0.1, 1.0, LONG)
     for proxy in rig.proxies:
         proxy.restore()
     return Blow(at=time.monotonic())
@@ -241,27 +245,28 @@ def cut_all(rig: Rig, rng: random.Random) -> Blow:
 
 def clock_of_redis_forward(rig: Rig, rng: random.Random) -> Blow:
     """Put the clock of Redis an hour ahead, and after a while back."""
-    return _move(rig.server_clock, HOUR, rng)
+    return _move(rig, rig.server_clock, HOUR, rng)
 
 
 def clock_of_redis_back(rig: Rig, rng: random.Random) -> Blow:
     """Put the clock of Redis an hour back, and after a while right again."""
-    return _move(rig.server_clock, -HOUR, rng)
+    return _move(rig, rig.server_clock, -HOUR, rng)
 
 
 def clock_of_hosts_forward(rig: Rig, rng: random.Random) -> Blow:
     """Put the clock of host and worker an hour ahead, and after a while back: schedules make up for an hour."""
-    return _move(rig.clock, HOUR, rng)
+    return _move(rig, rig.clock, HOUR, rng)
 
 
 def clock_of_hosts_back(rig: Rig, rng: random.Random) -> Blow:
     """Put the clock of host and worker an hour back, and after a while right again: no tick comes twice."""
-    return _move(rig.clock, -HOUR, rng)
+    return _move(rig, rig.clock, -HOUR, rng)
 
 
-def _move(clock: Clock, seconds: int, rng: random.Random) -> Blow:
+def _move(rig: Rig, clock: Clock, seconds: int, rng: random.Random) -> Blow:
     clock.set(seconds)
-    time.sleep(rng.uniform(2, 4))  # it is read once a second
+    time.sleep(1.1)  # it is read once a second
+    _wait(rig, rng, 0.5, 2.0, LONG)
     clock.set(0)
     time.sleep(1.1)
     return Blow(at=time.monotonic())
@@ -280,20 +285,18 @@ def poison_worker(rig: Rig, rng: random.Random) -> Blow:
     return _poison(rig, "kill-worker", rng)
 
 
+def _wait(rig: Rig, rng: random.Random, *seconds: float) -> None:
+    time.sleep(min(rng.choice(seconds), rig.patience))
+
+
 def _poison(rig: Rig, what: str, rng: random.Random) -> Blow:
     key = f"{what}-{rng.getrandbits(40):x}"
+    dead = rig.client.zcard("rq:failed:work")
     rig.load.publish(key)
-    seen: set[Lease] = set()
-
-    def dead() -> bool:
-        # Whoever shares a worker with it is hit as well.
-        seen.update(rig.leases())
-        return rig.client.zcard("rq:failed:work") > before
-
-    before = rig.client.zcard("rq:failed:work")
-    rig.client.ping()
-    until(dead, within=60, every=0.002, what=f"{key} is a dead letter")
-    return Blow(in_flight=frozenset(seen), at=time.monotonic(), poison=key)
+    held = rig.leases()
+    until(lambda: rig.client.zcard("rq:failed:work") > dead, within=60, every=0.02, what=f"{key} is a dead letter")
+    # Whoever shares a worker with it is hit as well, at moments that nobody knows beforehand.
+    return Blow(in_flight=held, at=time.monotonic(), poison=key, most=POISON * CROWD)
 
 
 EMBEDDED = (

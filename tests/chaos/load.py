@@ -86,6 +86,8 @@ class Load:
         self._gate.set()
         for thread in self._threads:
             thread.join(GIVE_UP)
+        for link in self._web.values():
+            link.close()
 
     def publish(self, key: str) -> None:
         """Publish one message as `broker push` does, until it is safe."""

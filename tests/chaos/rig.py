@@ -98,8 +98,8 @@ class Lease:
 class Rig:
     """All processes of one project. No machine knows the name of its second worker, as if that were on another host."""
 
-    def __init__(self, root: Path, kind: Kind, *, seed: int = 0) -> None:
-        self.root, self.kind = root, kind
+    def __init__(self, root: Path, kind: Kind, *, seed: int = 0, patience: float = 60) -> None:
+        self.root, self.kind, self.patience = root, kind, patience
         self.broker = Broker(root)
         self.proxies: list[Proxy] = []
         self.server: OwnServer | None = None
@@ -107,6 +107,7 @@ class Rig:
         self._far_number = 0
         self._far: subprocess.Popen[bytes] | None = None
         self._mounted = False
+        self._clients: list[redis.Redis] = []
         self.clock, self.server_clock = Clock(root / "clock"), Clock(root / "server-clock")
         port = quiet_port()
         try:
@@ -117,12 +118,12 @@ class Rig:
             if kind == "external":
                 self.broker.extra_environ = self.clock.environ
             self.broker.start()
-            self.client = impatient(connection.open_url(self.url))
-            ledger = Ledger(connection.open_url(self.url, patient=False))
+            self.client, pushing = (impatient(self._connected(connection.open_url(self.url))) for _ in range(2))
+            ledger = Ledger(self._connected(connection.open_url(self.url, patient=False)))
             self.load = Load(
                 port=port,
                 inbox=root / "inbox",
-                client=impatient(connection.open_url(self.url)),
+                client=pushing,
                 publisher=Publisher(self.broker.config, ledger),
                 replicas=self.broker.config.settings.replicas,
                 seed=seed,
@@ -132,6 +133,10 @@ class Rig:
         except BaseException:
             self.close()
             raise
+
+    def _connected(self, client: redis.Redis) -> redis.Redis:
+        self._clients.append(client)
+        return client
 
     def _reach_redis(self) -> tuple[str, str]:
         """Start what Redis there is to start; return the settings of the broker, and those of the second worker."""
@@ -172,7 +177,11 @@ class Rig:
 
     def _to_embedded(self) -> socket.socket:
         link = socket.socket(socket.AF_UNIX)
-        link.connect(str(address.find(self.root / ".broker")))
+        try:
+            link.connect(str(address.find(self.root / ".broker")))
+        except OSError:
+            link.close()
+            raise
         return link
 
     # -- processes ---------------------------------------------------------------------------------------------------
@@ -285,6 +294,8 @@ class Rig:
         """End all of it."""
         with contextlib.suppress(AttributeError):
             self.load.close()
+        for client in self._clients:
+            client.close()
         for proxy in self.proxies:
             proxy.close()
         self.broker.close()

@@ -87,7 +87,10 @@ class Guarded:
     """A master, its replica, and the sentinel that makes the one out of the other."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.pair = [OwnServer(folder / name, *options) for name in ("one", "two")]
+        self.pair = [
+            OwnServer(folder / name, *options, "--repl-diskless-sync-delay", "0", "--min-replicas-to-write", "1")
+            for name in ("one", "two")
+        ]
         self.guard = free_port()
         self._conf = folder / "sentinel.conf"
         first, second = self.pair
@@ -95,7 +98,7 @@ class Guarded:
         second.start("--replicaof", f"127.0.0.1 {first.port}")
         self._conf.write_text(
             f"port {self.guard}\nbind 127.0.0.1\nsentinel monitor events 127.0.0.1 {first.port} 1\n"
-            "sentinel down-after-milliseconds events 500\nsentinel failover-timeout events 2000\n"
+            "sentinel down-after-milliseconds events 1500\nsentinel failover-timeout events 2000\n"
         )
         self._sentinel = subprocess.Popen(
             [find_binary(), self._conf, "--sentinel"], cwd=folder, stdout=subprocess.DEVNULL
