@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import redis
 
 from broker import config as configuration
 from broker.errors import StoreError
@@ -30,8 +31,6 @@ from tests.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import redis
 
     from broker.ledger import Account
 
@@ -88,13 +87,13 @@ class Broker:
         )
         workers = self.config.settings.workers
         until(
-            self._answers, within=20, every=0.02, what=lambda: f"Redis answers; the screen:\n{self.screen.read_text()}"
+            self._answers, within=60, every=0.02, what=lambda: f"Redis answers; the screen:\n{self.screen.read_text()}"
         )
         self.client = store.connect(self.config, wait=True)
-        until(lambda: self.living_workers() >= workers, within=20, what=self.screen.read_text)
+        until(lambda: self._has_workers(workers), within=60, what=self.screen.read_text)
         for source in self.config.sources.values():
             if isinstance(folder := getattr(source, "path", None), str):  # the host makes it when it begins to watch
-                until((self.root / folder).is_dir, within=20, what=self.screen.read_text)
+                until((self.root / folder).is_dir, within=60, what=self.screen.read_text)
 
     def start_another(self, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
         """Run another command of broker's in this project, such as `worker`, until `close`."""
@@ -174,6 +173,12 @@ class Broker:
                 or f"{process.cwd()}/".startswith(f"{folder}/")
             )
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            return False
+
+    def _has_workers(self, count: int) -> bool:
+        try:
+            return self.living_workers() >= count
+        except redis.ConnectionError:  # what answered was the server of a broker that was killed, on its way out
             return False
 
     def _answers(self) -> bool:

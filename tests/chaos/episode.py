@@ -10,7 +10,6 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import pytest
 import redis
 
 from broker.ledger import audit
@@ -21,10 +20,11 @@ from tests.conftest import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from broker.ledger import Account
     from tests.chaos.faults import Blow
 
-AT_REST = 60.0
-"""Seconds in which all that is owed must have ended, once nobody produces."""
+AT_REST, LONGEST = 30.0, 120.0
+"""Seconds for which nothing may move while something is owed, once nobody produces; and in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class Oracle:
         self._extra: Counter[str] = Counter()
         """invocation -> how often it has begun besides the first time."""
         self._owed = 0
+        self._books: dict[str, Account] = {}
 
     def run(self, fault: Callable[[Rig, random.Random], Blow], rng: random.Random) -> Figures:
         """Hit the rig once and compare; fails when anything is lost, doubled or out of balance."""
@@ -75,16 +76,7 @@ class Oracle:
         if blow.poison:
             self._poison.add(blow.poison)
         rig.mend()
-        problems: list[str] = []
-
-        def at_rest() -> bool:
-            problems[:] = self._problems()
-            return not problems
-
-        try:
-            until(at_rest, within=AT_REST, every=0.05)
-        except pytest.fail.Exception:
-            raise AssertionError(f"after {fault.__name__}: {'; '.join(problems)}") from None
+        self._come_to_rest(fault.__name__)
         twice = self._twice(blow)
         assert list(misplaced(rig.client, QUEUES)) == []
         events, self._owed = len(load.owed) - self._owed, len(load.owed)
@@ -98,6 +90,17 @@ class Oracle:
             recovery=recovery,
         )
 
+    def _come_to_rest(self, fault: str) -> None:
+        """Return once all is as it must be; fails when nothing moves any more, and it is not."""
+        end, moved_at, before = time.monotonic() + LONGEST, time.monotonic(), None
+        while problems := self._problems():
+            now = time.monotonic()
+            if self._books != before:
+                before, moved_at = self._books, now
+            if now > min(end, moved_at + AT_REST):
+                raise AssertionError(f"after {fault}: {'; '.join(problems)}")
+            time.sleep(0.05)
+
     def _refused(self) -> int:
         return sum(count for answer, count in self._rig.load.answers.items() if answer != 202)
 
@@ -105,7 +108,7 @@ class Oracle:
         """Return what is not as it must be once everything has ended; ticks go on, so look until they make no odds."""
         rig, load, records = self._rig, self._rig.load, self._rig.records
         try:
-            books = {account.queue: account for account in audit(rig.client)}
+            books = self._books = {account.queue: account for account in audit(rig.client)}
             records.read()
             if books != {account.queue: account for account in audit(rig.client)}:
                 return ["the books move"]

@@ -218,17 +218,18 @@ def cut(rig: Rig, rng: random.Random) -> Blow:
     """Cut the second worker's connections, for longer than its lease at times."""
     held = rig.leases(rig.far_name)
     rig.proxies[-1].cut()
+    held |= rig.leases(rig.far_name)
     _wait(rig, rng, 0.1, 1.0, LONG)
     rig.proxies[-1].restore()
-    return Blow(in_flight=held | rig.leases(rig.far_name), at=time.monotonic())
+    return Blow(in_flight=held, at=time.monotonic())
 
 
 def hold(rig: Rig, rng: random.Random) -> Blow:
     """Lose every packet of the second worker, for longer than its lease at times."""
-    rig.proxies[-1].hold()
     held = rig.leases(rig.far_name)
-    _wait(rig, rng, 0.5, 2.0, LONG)
+    rig.proxies[-1].hold()
     held |= rig.leases(rig.far_name)
+    _wait(rig, rng, 0.5, 2.0, LONG)
     rig.proxies[-1].release()
     return Blow(in_flight=held, at=time.monotonic())
 
