@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.chaos.clock import Clock
 from tests.chaos.rig import Lease, Rig
-from tests.chaos.servers import Clock
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -266,10 +266,8 @@ def clock_of_hosts_back(rig: Rig, rng: random.Random) -> Blow:
 
 def _move(rig: Rig, clock: Clock, seconds: int, rng: random.Random) -> Blow:
     clock.set(seconds)
-    time.sleep(1.1)  # it is read once a second
     _wait(rig, rng, 0.5, 2.0, LONG)
     clock.set(0)
-    time.sleep(1.1)
     return Blow(at=time.monotonic())
 
 

@@ -19,10 +19,11 @@ from broker.ledger import Ledger
 from broker.publisher import Publisher
 from broker.store import connection
 from tests.acceptance.running import Broker
+from tests.chaos.clock import Clock
 from tests.chaos.load import Load, impatient
 from tests.chaos.proxy import Proxy
 from tests.chaos.records import HANDLERS, Records
-from tests.chaos.servers import Clock, Guarded, OwnServer
+from tests.chaos.servers import Guarded, OwnServer
 from tests.conftest import until
 
 if TYPE_CHECKING:

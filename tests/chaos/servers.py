@@ -16,36 +16,6 @@ from broker.store.embedded import find_binary
 from tests.acceptance.running import free_port
 from tests.conftest import until
 
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-"""Debian's package `faketime`."""
-
-
-class Clock:
-    """The clock of some processes: as far from the real one as a file says, which is read once a second."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.set(0)
-
-    @property
-    def environ(self) -> dict[str, str]:
-        """What the processes need; the monotonic clock stays what it is, as it does when somebody sets the time."""
-        if FAKETIME is None:
-            raise RuntimeError("there is no libfaketime: apt-get install faketime")
-        return {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(self._path),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DONT_RESET": "1",
-        }
-
-    def set(self, seconds: int) -> None:
-        """Put the clock so far ahead of the real one (or behind, when negative)."""
-        beside = self._path.with_suffix(".new")
-        beside.write_text(f"{seconds:+d}\n")
-        beside.replace(self._path)
-
 
 class OwnServer:
     """One Redis on a port of this machine and on a socket; it keeps its port and its file when it starts again."""
