@@ -192,10 +192,11 @@ class Attempt:
             for one in self.claimed
         ]
 
-    def release(self) -> list[Settlement]:
-        """Give it back as if it had never been claimed."""
+    def release(self, delay: float = 0) -> list[Settlement]:
+        """Give it back as if it had never been claimed, to be claimed again after so many seconds."""
         return [
-            Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution) for one in self.claimed
+            Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution, delay=delay)
+            for one in self.claimed
         ]
 
     def _finished(self, one: Claimed, result: bytes, follow: Follow) -> Settlement:

@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, WorkerStatus
 
 from broker import identity, logs
-from broker.attempt import Attempt, Failure
+from broker.attempt import POISON, Attempt, Failure
 from broker.budget import Budgets
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
@@ -62,6 +62,9 @@ LEARN_EVERY = 10.0
 
 FLUSH_AFTER = 0.02
 """Seconds for which a printed line waits for company before it is written to its log stream."""
+
+SUSPECTS_WAIT = 0.2
+"""Seconds after which a suspect that had to wait for another is claimed again."""
 
 GROUP = 500
 """How many settlements go to Redis in one call: a bound on how long one script may hold the server."""
@@ -106,6 +109,8 @@ class Worker(rq.Worker):
         self._bell: Subscription | None = None
         self._bell_number = -1
         self._suspended = False
+        self._suspect: Attempt | None = None
+        """What runs and would become a dead letter should this worker die."""
 
     @classmethod
     def find_by_key(cls, worker_key: str, *arguments: Any, **named: Any) -> BaseWorker | None:
@@ -214,7 +219,8 @@ class Worker(rq.Worker):
         for one in claimed:
             version = self._deployed.pick(function, one.id, one.qualifier)
             _, together = groups.setdefault(version.version, (version, []))
-            if batch and together and not one.foreign and not together[-1][0].foreign:
+            before = together[-1][0] if together else one
+            if batch and together and not (one.foreign or before.foreign or one.crashes or before.crashes):
                 together[-1].append(one)
             else:
                 together.append([one])
@@ -229,10 +235,23 @@ class Worker(rq.Worker):
             self._keep_lines(attempt)
             return None
         for one in attempt.claimed:
-            if one.crashes:
-                self.ledger.mark_running(one)
+            if one.crashes and not self._may_crash(one, attempt):
+                self._settlements += attempt.release(SUSPECTS_WAIT)
+                return None
         attempt.begin()
         return attempt
+
+    def _may_crash(self, one: Claimed, attempt: Attempt) -> bool:
+        """Mark a suspect as running, and say whether it may run now.
+
+        Before its last crash it runs with no other such beside it: else who is there each time dies with the poison.
+        """
+        if one.crashes >= POISON - 1:
+            if self._suspect is not None:
+                return False
+            self._suspect = attempt
+        self.ledger.mark_running(one)
+        return True
 
     # -- run and settle ----------------------------------------------------------------------------------------------
 
@@ -253,6 +272,8 @@ class Worker(rq.Worker):
                 name = place.environment.function.name
                 log.warning("%s: an environment that was to be kept warm died: %s", name, message.error)
             if attempt is not None:
+                if attempt is self._suspect:
+                    self._suspect = None
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
                 self._settlements += attempt.conclude(message, self._publisher.follow)

@@ -95,9 +95,10 @@ function settle.retry(s)
 end
 
 function settle.release(s)
-  call('HSET', JOB .. s.id, 'status', 'queued')
+  local delay = s.details.delay or 0
+  call('HSET', JOB .. s.id, 'status', delay > 0 and 'scheduled' or 'queued')
   call('HINCRBY', JOB .. s.id, 'attempt', -1)
-  wait_in_queue(s.queue, s.id, true)
+  if delay > 0 then wait_until(s.queue, s.id, now + delay) else wait_in_queue(s.queue, s.id, true) end
 end
 
 function settle.replay(s)

@@ -1,8 +1,8 @@
 """Clock: the wall clock of some processes, set ahead or back while they run.
 
 Only what they read as the time of day is moved, by a few lines of C that are loaded before the C library (clock.c):
-that is what happens when somebody sets the clock. Waiting goes by the monotonic clock, which nobody can set. libfaketime
-moves more than that: sleeping fails when its clock jumps.
+that is what happens when somebody sets the clock. Waiting goes by the monotonic clock, which nobody can set.
+libfaketime moves more than that: sleeping fails when its clock jumps.
 """
 
 from __future__ import annotations

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
 import redis
 from rq import Queue
 
+from broker.errors import StoreUnavailable
+from broker.ledger import Ledger
 from broker.worker import Worker
 from tests.conftest import until
 
@@ -131,3 +134,40 @@ def test_a_worker_that_waits_for_room_does_not_spin(project):
         assert after.user + after.system - before.user - before.system < 0.7
     finally:
         worker._end()
+
+
+BYSTANDERS = """
+import os, signal, time
+
+def handler(event, context):
+    time.sleep(0.5)
+    if event["data"] == "poison":
+        with open(f"/proc/{os.getppid()}/stat") as stat:  # the nursery; its parent is the worker
+            os.kill(int(stat.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+        time.sleep(60)
+    time.sleep(0.5)
+"""
+
+
+def test_who_runs_beside_poison_each_time_does_not_die_with_it(project):
+    project.configure(BYSTANDERS)
+    poison, *others = project.push("poison", 1, 2, 3)
+    worker = project.worker()
+    while project.job(poison)["status"] != "failed":
+        if worker.poll() is not None:
+            worker = project.worker()
+        time.sleep(0.02)
+    assert (project.job(poison)["reason"], project.job(poison)["attempt"]) == ("WorkerLost", "4")
+    for id in others:
+        assert "crashes" in project.ends(id)
+
+
+def test_a_server_that_forgets_a_script_again_and_again_is_waited_for(redis_client):
+    ledger = Ledger(redis_client)
+    load = redis_client.script_load
+    redis_client.script_load = lambda script: "0" * 40
+    redis_client.script_flush()
+    with pytest.raises(StoreUnavailable):
+        ledger.recover()
+    redis_client.script_load = load
+    ledger.recover()
