@@ -98,7 +98,7 @@ def test_submissions_from_many_threads_are_all_answered(host):
 def test_a_fault_while_publishing_is_told_to_those_it_hit_and_stops_nobody_else(host, monkeypatch):
     context = HostContext(host, "q")
     with monkeypatch.context() as patch:
-        patch.setattr(host.publisher._ledger, "publish", lambda orders: 1 / 0)
+        patch.setattr(host.publisher._ledger, "publish", lambda orders, **_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             context.submit(new_event(source="q", type="t")).result(5)
     assert context.submit(new_event(source="q", type="t")).result(5).invocations
