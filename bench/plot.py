@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from bench.figures import Spread
 
-WIDTH = 800
-LABEL = 300
-BAR = 360
+WIDTH = 880
+LABEL = 440
+BAR = 350
 ROW = 24
 HEAD = 40
 GAP = 14
