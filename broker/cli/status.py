@@ -59,17 +59,24 @@ def status(project: Project, *, as_json: bool) -> None:
 
 @click.command()
 @click.option("--deep", is_flag=True, help="Look at every invocation, too; it may take minutes.")
+@click.option("--write-off", is_flag=True, help="Count what is missing as vanished: you know who deleted it.")
 @json_option
 @pass_project
-def audit(project: Project, *, deep: bool, as_json: bool) -> int:
+def audit(project: Project, *, deep: bool, write_off: bool, as_json: bool) -> int:
     """Check that every accepted invocation is in exactly one place.
 
     The exit code is 1 when one is missing, or in two places.
+
+    RQ's `Job.delete` and `rq empty` leave no trace of what they delete; --write-off books it as vanished.
     """
     from broker import ledger  # noqa: PLC0415 -- as above
     from broker.ledger.inspection import misplaced  # noqa: PLC0415 -- as above
 
     client = project.redis
+    if write_off:
+        for account in ledger.audit(client):
+            if account.accepted:
+                ledger.write_off(client, account)
     accounts = [account for account in ledger.audit(client) if _is_ours(account, project.config)]
     wrong = list(misplaced(client, [account.queue for account in accounts])) if deep else []
     books = [{**msgspec.structs.asdict(account), "missing": account.missing} for account in accounts]

@@ -1,6 +1,18 @@
 """The ledger: what is owed, kept in Redis in RQ's own format, changed only by four atomic scripts."""
 
-from broker.ledger.books import Account, audit
+from broker.ledger.books import Account, audit, write_off
 from broker.ledger.ledger import Claim, Claimed, Ledger, Order, Settlement, Verdict, Want, available
 
-__all__ = ["Account", "Claim", "Claimed", "Ledger", "Order", "Settlement", "Verdict", "Want", "audit", "available"]
+__all__ = [
+    "Account",
+    "Claim",
+    "Claimed",
+    "Ledger",
+    "Order",
+    "Settlement",
+    "Verdict",
+    "Want",
+    "audit",
+    "available",
+    "write_off",
+]

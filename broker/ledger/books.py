@@ -50,3 +50,11 @@ def _account(row: list[Any]) -> Account:
     sums = {field.decode(): int(value) for field, value in zip(row[7::2], row[8::2], strict=True)}
     counted = {name: sums.get(name, 0) for name in ("accepted", "finished", "dropped", "superseded", "vanished")}
     return Account(queue=queue.decode(), **places, **counted)
+
+
+def write_off(client: Redis, account: Account) -> int:
+    """Count what is missing in an account as vanished, when it was deleted by another tool; how much that was."""
+    missing = max(0, account.missing)
+    if missing:
+        client.hincrby(f"broker:books:{account.queue}", "vanished", missing)
+    return missing

@@ -281,3 +281,39 @@ def test_a_registration_that_redis_has_lost_is_made_again(project, monkeypatch):
     assert worker(project).queue_names() == ["f"]
     assert worker(project).get_state() == "idle"
     one.end()
+
+
+def test_what_rq_deletes_is_missing_in_the_books_until_it_is_written_off(project):
+    from tests.integration.command import broker
+
+    project.configure(CODE)
+    ids = project.push(1, 2, 3, 4)
+    fetch(project, ids[0]).delete()
+    assert "do not balance" in broker(project.root, "audit", code=1).stderr
+    broker(project.root, "audit", "--write-off")
+    assert [(one.vanished, one.queued, one.missing) for one in audit(project.client)] == [(1, 3, 0)]
+    assert queue(project).empty() == 3
+    broker(project.root, "audit", "--write-off", "--deep")
+    assert [(one.accepted, one.vanished, one.missing) for one in audit(project.client)] == [(4, 4, 0)]
+    broker(project.root, "audit", "--deep")
+
+
+def test_what_rq_deletes_while_it_runs_has_vanished_when_it_ends(project):
+    project.configure(CODE)
+    project.worker(name="w")
+    (id,) = project.push("hold")
+    held(project)
+    fetch(project, id).delete()
+    (project.root / "go").write_text("")
+    until(lambda: [(one.vanished, one.leased, one.missing) for one in audit(project.client)] == [(1, 0, 0)])
+
+
+def test_what_is_cancelled_while_it_runs_goes_on_and_its_end_is_refused(project):
+    project.configure(CODE)
+    project.worker(name="w")
+    (id,) = project.push("hold")
+    held(project)
+    fetch(project, id).cancel()
+    (project.root / "go").write_text("")
+    until(lambda: [(one.cancelled, one.leased, one.missing) for one in audit(project.client)] == [(1, 0, 0)])
+    assert project.job(id)["status"] == "canceled"
