@@ -26,7 +26,7 @@ from broker.source import Source, SourceContext
 from sources._file.done import Away
 from sources._file.event import Change
 from sources._file.examine import Examiner
-from sources._file.folder import Folder, Links, is_remote
+from sources._file.folder import Folder, Links, is_remote, make_folder
 from sources._file.follow import Follower
 from sources._file.hints import Hints
 from sources._file.listen import listen
@@ -117,7 +117,7 @@ class File(Source, frozen=True, kw_only=True):
         root = self._folder(context.root)
         if self.create:
             try:
-                root.mkdir(parents=True, exist_ok=True)
+                make_folder(root)
             except OSError as error:
                 raise SourceError(f"the folder cannot be made: {error}") from error
         done, failed = self._beside(context.root, self.done), self._beside(context.root, self.failed)

@@ -14,6 +14,7 @@ from broker.cli._project import Project, pass_project
 from broker.config.programs import require_programs
 from broker.errors import BrokerError
 from broker.leash import follow_parent
+from broker.runtime import kernel
 from broker.store.embedded import Server
 from broker.supervisor import Supervisor, commands
 
@@ -34,6 +35,7 @@ def up(project: Project) -> int:
 
     Ctrl-C stops it: sources first, then the workers, which finish what they run. A second Ctrl-C does not wait.
     """
+    kernel.keep_secrets()
     config = project.config
     require_programs(config)
     server = Server(config.data, fsync=config.settings.fsync) if config.settings.redis is None else None
@@ -90,6 +92,7 @@ def worker(project: Project, burst: bool, name: str | None, supervised: bool) ->
 
 def _serve(run: Callable[[], int]) -> int:
     """Run a service; a fault of ours is logged with its traceback, since nobody can ask again with BROKER_DEBUG."""
+    kernel.keep_secrets()
     try:
         return run()
     except BrokerError:

@@ -26,7 +26,7 @@ from broker.runtime.http1 import BadRequest, Request, RequestReader, response
 from broker.runtime.peers import is_ours
 from broker.runtime.runtime_api import Refused
 from broker.runtime.standard import trace_id
-from broker.runtime.wire import MAX_RESULT, Wire, die_like, ending
+from broker.runtime.wire import Wire, die_like, ending
 
 _RECEIVE = 256 << 10
 _FAREWELL = 1.5
@@ -47,9 +47,9 @@ class _Attempt:
 class _Connection:
     """One connection of the program."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, max_result: int) -> None:
         self.end = end
-        self.reader = RequestReader(MAX_RESULT + 1)
+        self.reader = RequestReader(max_result + 1)
         self.unsent = b""
         self.closes = False
 
@@ -71,6 +71,7 @@ class ApiEnvironment:
     def __init__(self, spec: Mapping[str, Any], control: int, output: int) -> None:
         """Take what the worker told the nursery, and the descriptors of both lines."""
         self._spec = spec
+        self._max_result: int = spec["max_result"]
         self._wire = Wire(spec, control, output)
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
@@ -170,7 +171,7 @@ class ApiEnvironment:
                 return
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(end)
+            connection = _Connection(end, self._max_result)
             self._connections[end.fileno()] = connection
             self._watch(end.fileno(), lambda: self._listen(connection))
 
@@ -216,9 +217,9 @@ class ApiEnvironment:
                 return b""
             case ("POST", "invocation", id_, "response"):
                 self._check(id_)
-                ok, body = runtime_api.outcome(request)
+                ok, body = runtime_api.outcome(request, self._max_result)
                 self._answer(ok=ok, body=body)
-                if request.length > MAX_RESULT:
+                if request.length > self._max_result:
                     raise Refused("413 Request Entity Too Large", "RequestEntityTooLarge", "the response is too long")
             case ("POST", "invocation", id_, "error"):
                 self._check(id_)

@@ -262,7 +262,10 @@ class Environment:
             self._turn()
             self._rss = max(self._rss, reply.rss, self._watch.peak)
             self._cpu_us += reply.cpu
-            messages.append(Done(reply.id, reply.ok, body, reply.us / 1000, self._rss, reply.cpu))
+            ok = reply.ok
+            if ok and len(body) > self.function.max_result:
+                ok, body = False, _too_long(len(body), self.function.max_result)
+            messages.append(Done(reply.id, ok, body, reply.us / 1000, self._rss, reply.cpu))
         elif reply.init_error:
             self._why = _INIT_ERRORS.get(reply.init_error, InitFailed)(reply.message)
             self._refusal = body
@@ -316,6 +319,11 @@ class Environment:
         if not self.ready:
             return TimedOut(f"was not ready after {self.function.init_timeout}")
         return TimedOut(f"timed out after {self.function.timeout}")
+
+
+def _too_long(length: int, limit: int) -> bytes:
+    message = f"the result has {length} bytes; the limit is {int(limit)}"
+    return msgspec.json.encode({"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message})
 
 
 def _changed(path: Path, mtime_ns: int, size: int) -> bool:

@@ -14,6 +14,7 @@ LINUX = sys.platform == "linux"
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -37,6 +38,14 @@ def adopt_orphans() -> None:
 def no_new_privileges() -> None:
     """Have no program that is started from here on gain rights, such as those of `sudo`."""
     _prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1))
+
+
+def keep_secrets() -> None:
+    """Keep other processes of the same user from reading this one's variables and memory (PR_SET_DUMPABLE, proc(5)).
+
+    What it forks has the same until it becomes another program.
+    """
+    _prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0))
 
 
 def show_name(name: str) -> None:

@@ -50,22 +50,23 @@ def refusal(kind: str, message: str) -> bytes:
     return json.dumps({"errorMessage": message, "errorType": kind}).encode()
 
 
-def outcome(request: Request) -> tuple[bool, bytes]:
+def outcome(request: Request, limit: int) -> tuple[bool, bytes]:
     """Return what a posted response stands for: the result as JSON, or the error that was found on the way.
 
+    `limit` is how many bytes a result may have.
     What is streamed need not be JSON: then it becomes a string. A stream may end with an error, in its trailers.
     """
     if _ERROR_TYPE in request.headers:
         _, _, body = _error(_decoded(request.headers.get(_ERROR_BODY, "")), request.headers[_ERROR_TYPE])
         return False, body
     body = request.body or b"null"
-    ok, result = checked_result(body)
+    ok, result = checked_result(body, limit)
     if ok or len(body) < request.length or b"ResponseSizeTooLarge" in result:
         return ok, result
     if request.headers.get("content-type", "").startswith(_INTEGRATION):
-        return _integration(body)
+        return _integration(body, limit)
     if request.headers.get(_MODE, "").lower() == "streaming":
-        return checked_result(json.dumps(body.decode(errors="replace")).encode())
+        return checked_result(json.dumps(body.decode(errors="replace")).encode(), limit)
     return ok, result
 
 
@@ -108,7 +109,7 @@ def _decoded(text: str) -> bytes:
         return text.encode()
 
 
-def _integration(body: bytes) -> tuple[bool, bytes]:
+def _integration(body: bytes, limit: int) -> tuple[bool, bytes]:
     """Return an answer for HTTP, whose status and headers are streamed before its body, as API Gateway's object."""
     prelude, _, rest = body.partition(_END_OF_PRELUDE)
     try:
@@ -119,5 +120,5 @@ def _integration(body: bytes) -> tuple[bool, bytes]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        return checked_result(body)
-    return checked_result(json.dumps({**answer, "body": text, "isBase64Encoded": encoded}).encode())
+        return checked_result(body, limit)
+    return checked_result(json.dumps({**answer, "body": text, "isBase64Encoded": encoded}).encode(), limit)

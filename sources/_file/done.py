@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from broker.source import Ended
 from sources._file.event import read_id
-from sources._file.folder import Folder
+from sources._file.folder import Folder, make_folder
 from sources._file.journal import Journal
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def put_away(file: Path, into: Path) -> Path | None:
     Returns where it went; None when it changed while it was being copied to another file system, and so stayed. Raises
     OSError when it cannot be moved; it then stays as well.
     """
-    into.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(into.parent)
     for place in _places(into):
         # Taking the name first, empty, makes the rename below one that replaces nothing of anybody else's; a rename
         # that refuses to replace exists on few file systems. A crash in between leaves that empty file.

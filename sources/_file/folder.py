@@ -159,6 +159,20 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
         return self.links == "anywhere" or _is_below(target, root)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Root gives each to the owner of the one above, as whom functions run.
+
+    Raises OSError.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        above = path.parent.stat()
+        os.chown(path, above.st_uid, above.st_gid)
+
+
 def is_remote(path: str) -> bool:
     """Say whether the file system of a path is one that others change unseen by this machine's kernel.
 

@@ -24,6 +24,7 @@ from broker.runtime import account, nursery
 from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Ready
 from broker.runtime.nursery import Nursery
+from sources._file.folder import make_folder
 from tests.conftest import until
 from tests.integration.environment_driver import Driver, alive
 
@@ -266,3 +267,29 @@ def test_a_bubble_of_another_user_counts_its_processes_in_the_kernel(other: Driv
     assert not environment.dead
     assert other.result(environment, "os.geteuid()") == 65534
     assert other.error(environment, "os.setuid(0)")["errorMessage"].startswith("[Errno")
+
+
+def test_processes_that_keep_secrets_cannot_be_read_by_others_of_their_user(other: Driver) -> None:
+    environment = other.warm(DO)
+    secretive = (
+        "from broker.runtime import kernel; kernel.keep_secrets(); print(flush=True); import time; time.sleep(60)"
+    )
+    open_one = "import time; print(flush=True); time.sleep(60)"
+    start = (
+        "!global process; process = subprocess.Popen([sys.executable, '-c', {!r}], stdout=subprocess.PIPE, "
+        "env={{'SECRET': 'x', 'PYTHONPATH': {!r}}}); process.stdout.readline()"
+    )
+    package = str(Path(nursery.__file__).parents[2])
+    assert other.call(environment, start.format(open_one, package)).ok
+    assert "SECRET" in other.result(environment, "open(f'/proc/{process.pid}/environ').read()")
+    assert other.call(environment, start.format(secretive, package)).ok
+    for name in ("environ", "mem"):
+        assert "denied" in other.error(environment, f"open(f'/proc/{{process.pid}}/{name}', 'rb')")["errorMessage"]
+
+
+def test_folders_that_root_makes_for_a_source_belong_to_whom_functions_run_as(folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give folders away")
+    os.chown(folder, 65534, 65534)
+    make_folder(folder / "in" / "deep")
+    assert [(folder / name).stat().st_uid for name in ("in", "in/deep")] == [65534, 65534]
