@@ -5,8 +5,8 @@
 -- or held one; and whether `rq suspend` is in force (0/1).
 -- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
--- A lease says something only about a worker that could have renewed it. When nobody's is left, Redis was away, or its
--- clock was put ahead: all get another. One that ends later than a lease can is of before the clock was put back.
+-- A lease says something only about a worker that could have renewed it. When nobody has renewed
+-- one for half its length, Redis was away, or its clock was put ahead: all get another. One that ends later than a lease can is of before the clock was put back.
 local WORKERS = 'broker:workers'
 local now_iso, worker, lease = take(), take(), take_number()
 run_when_full()
@@ -14,7 +14,7 @@ if worker ~= '' then
   local ends = string.format('%.0f', now * 1000 + lease)
   if lease > 0 then
     local last = tonumber(call('ZRANGE', WORKERS, -1, -1, 'WITHSCORES')[2])
-    if last and last < now * 1000 then
+    if last and last < now * 1000 + lease / 2 then
       for _, name in ipairs(call('ZRANGE', WORKERS, 0, -1)) do call('ZADD', WORKERS, ends, name) end
     elseif last and last > now * 1000 + lease then
       for _, name in ipairs(call('ZRANGEBYSCORE', WORKERS, '(' .. ends, '+inf')) do call('ZADD', WORKERS, ends, name) end

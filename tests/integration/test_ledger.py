@@ -159,31 +159,31 @@ def test_an_expired_lease_is_taken_back_and_a_renewed_one_is_not(ledger, redis_c
 
 def test_when_nobody_could_renew_a_lease_nobody_is_taken_for_dead(ledger, redis_client):
     for worker in ("a", "b"):
-        ledger.recover(worker=worker, lease=0.05)
+        ledger.recover(worker=worker, lease=0.4)
     publish(ledger, order("x"))
     claim(ledger, worker="a")
     until(lambda: redis_client.zcount("broker:workers", "-inf", ms(redis_client)) == 2)
-    assert ledger.recover(worker="b", lease=0.05).recovered == []  # Redis was away, say
-    until(lambda: ledger.recover(worker="b", lease=60).recovered == [("f", "x", 1)])  # and now only b has renewed its
+    assert ledger.recover(worker="b", lease=0.4).recovered == []  # Redis was away, say
+    until(lambda: ledger.recover(worker="b", lease=0.4).recovered == [("f", "x", 1)])  # and now only b has renewed its
 
 
 def test_a_clock_that_is_put_back_does_not_keep_the_leases_of_the_dead(ledger, redis_client):
     redis_client.zadd("broker:workers", {"dead": ms(redis_client) + 3_600_000})
     publish(ledger, order("x"))
     claim(ledger, worker="dead")
-    ledger.recover(worker="alive", lease=0.05)
-    until(lambda: ledger.recover(worker="alive", lease=60).recovered == [("f", "x", 1)])
+    ledger.recover(worker="alive", lease=0.4)
+    until(lambda: ledger.recover(worker="alive", lease=0.4).recovered == [("f", "x", 1)])
 
 
 def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(ledger, redis_client):
-    ledger.recover(worker="dead", lease=0.05)
+    ledger.recover(worker="dead", lease=0.4)
     publish(ledger, order("x"), order("y"))
     claim(ledger, 1, worker="dead")
     redis_client.config_set("maxmemory", 1)
     try:
         with pytest.raises(StoreUnavailable, match="maxmemory"):
             publish(ledger, order("z"))
-        until(lambda: ledger.recover(worker="alive", lease=60).recovered == [("f", "x", 1)])
+        until(lambda: ledger.recover(worker="alive", lease=0.4).recovered == [("f", "x", 1)])
         for one in claim(ledger, worker="alive").claimed:
             assert ledger.settle("alive", [settlement_of(one)], [("f", b"[]")]) == [True]
         assert ledger.settle("alive", [], [("f", b"[]")]) == []
