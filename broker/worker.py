@@ -325,7 +325,8 @@ class Worker(rq.Worker):
                 log.warning("%s", account)
         self._give_back_unknown(now)
         running = [(one.claimed[0], one.running_for()) for one in self._pool.running_attempts()]
-        self._registration.beat(state=self._now_doing(), running=running)
+        with suppress(StoreUnavailable):  # a Redis that is full takes no news, and runs what it has all the same
+            self._registration.beat(state=self._now_doing(), running=running)
 
     def _learn(self, now: float) -> None:
         """Take note of what was deployed: what is claimed from now on runs it, what runs goes on as it is."""

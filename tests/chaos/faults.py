@@ -91,7 +91,10 @@ def _kill_below(rig: Rig, choose: Callable[[psutil.Process], psutil.Process]) ->
     with rig.standing_still(worker):
         held = rig.leases(name)
         (nursery,) = worker.children()
-        choose(nursery).kill()
+        victim = choose(nursery)
+        below = [victim, *victim.children(recursive=True)]
+        victim.kill()
+        psutil.wait_procs(below, timeout=10)  # before the worker goes on, and gives them more
     return Blow(in_flight=held, at=time.monotonic())
 
 
