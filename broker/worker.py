@@ -199,11 +199,16 @@ class Worker(rq.Worker):
             asked = [_want(function, vacancies) for function, vacancies in wants]
             answer = self.ledger.claim(self.name, asked, self._execution_number)
             self._execution_number += len(answer.claimed)
+            if answer.changes > self._deployed.changes:  # the bell for it was not heard yet
+                self._learn_at = 0.0
+                with suppress(StoreUnavailable):  # what was claimed is begun all the same
+                    self._learn(now)
             self._due.update((name, now + seconds) for name, seconds in answer.due_in.items())
             claimed: dict[str, list[Claimed]] = {}
             for one in answer.claimed:
                 claimed.setdefault(function_of(one.queue), []).append(one)
-            for function, vacancies in wants:
+            for asked_for, vacancies in wants:
+                function = self.functions.get(asked_for.name, asked_for)
                 self._start_all(function, claimed.get(function.name, []), vacancies, now)
         self._pool.flush()
 

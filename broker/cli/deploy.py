@@ -65,6 +65,10 @@ def deploy(
     name = name or packing.name_of(path)
     triggers = _triggers(config, sources, pattern)
     options = _options(**given)
+    if not config.settings.deploy:
+        raise DeployFailed(f"[broker] deploy = false in {config.path}: this broker runs no deployed functions")
+    if "user" in options:
+        raise click.UsageError("the user that a function runs as is decided by each host's config.toml")
     if name in config.functions and (own := sorted(set(options) - set(OF_CODE))):
         raise click.UsageError(f"{', '.join(own)} of {name} stands in {config.path}: change it there")
     if name in config.settings.rq.queues:

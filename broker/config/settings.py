@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many replicas of Redis must have an event before it is accepted."""
     log_lines: Count = 16384
     """How many entries a log stream keeps."""
+    deploy: bool = True
+    """Whether functions that were deployed, to whatever host, run here too."""
     budget: Budget | None = None
     """What all functions together may use in a day or a month. None: as much as they like."""
     rq: PlainQueues = PlainQueues()

@@ -46,7 +46,8 @@ class Functions:
     def __init__(self, config: Config, client: Redis | None = None) -> None:
         """Read what was deployed; without a client, `refresh` does so later. Raises StoreUnavailable."""
         self._config = config
-        self._changes = 0
+        self.changes = 0
+        """How many changes it knows of."""
         self._looked = 0.0
         self.now = Snapshot(by_name=dict(config.functions), routes=Routes(config.triggers))
         if client is not None:
@@ -55,9 +56,11 @@ class Functions:
     def refresh(self, client: Redis) -> bool:
         """Take note of what was deployed; return whether anything has changed. Raises StoreUnavailable."""
         self._looked = time.monotonic()
-        if catalog.changes(client) == self._changes:
+        if not self._config.settings.deploy:
             return False
-        self._changes, records = catalog.read(client)
+        if catalog.changes(client) == self.changes:
+            return False
+        self.changes, records = catalog.read(client)
         self.now = _together(self._config, records)
         return True
 

@@ -4,7 +4,8 @@
 -- Executions are WORKER.NUMBER in hexadecimal; each invocation has the next number, and those of a batch share one.
 -- Answers {function, ms until something of it that waits falls due, ...}, {queue, number of the first execution, claimed,
 -- ...}. Claimed are, flat: id, data, at (ms), and what is seldom: '' or 'attempt failures crashes told' (told is 1 when
--- somebody waits for its end). Last comes the time in ms, from which a worker tells its own clock's error.
+-- somebody waits for its end). Then the time in ms, from which a worker tells its own clock's error, and how many changes
+-- to deployed functions there were, if anything was claimed.
 local worker, now_iso, execution = take(), take(), take_number()
 run_when_full()
 local name -- the function that is at hand
@@ -145,4 +146,5 @@ each_thousand(leases, function(queue, ...) call('ZADD', WIP .. queue, ...) end)
 finish_call()
 local waits = {}
 for owner, ms in pairs(due_of) do waits[#waits + 1], waits[#waits + 2] = owner, ms end
-return { waits, groups, now_ms }
+-- A deploy that was over before what is claimed was accepted is in the last number; see broker/deployed/catalog.py.
+return { waits, groups, now_ms, groups[1] and call('GET', 'broker:functions:changes') or '0' }

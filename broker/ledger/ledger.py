@@ -143,6 +143,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     claimed: list[Claimed]
     due_in: dict[str, float]
     """Function -> seconds until something of it that waits falls due; only of functions of which something does."""
+    changes: int
+    """How many changes to deployed functions there had been; 0 when nothing was claimed."""
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,7 +281,7 @@ class Ledger:
             size, window = (batch.size, int(batch.window * 1000)) if batch else (0, 0)
             arguments += (want.function, want.most, want.concurrency, size, window, want.interval * 1e6)
             arguments += (len(want.queues), *want.queues)
-        waits, groups, now_ms = self._run("claim", [worker, _now(), execution, len(wants), *arguments])
+        waits, groups, now_ms, changes = self._run("claim", [worker, _now(), execution, len(wants), *arguments])
         ahead = int(time.time() * 1000) - int(now_ms)
         batched = {want.function for want in wants if want.batch}
         claimed: list[Claimed] = []
@@ -288,7 +290,7 @@ class Ledger:
             step = 0 if function_of(queue) in batched else 1
             claimed += _claimed(queue, f"{worker}.", first, step, jobs, ahead=ahead)
         due_in = {name.decode(): ms / 1000 for name, ms in zip(waits[::2], waits[1::2], strict=True)}
-        return Claim(claimed=claimed, due_in=due_in)
+        return Claim(claimed=claimed, due_in=due_in, changes=int(changes or 0))
 
     def settle(
         self,

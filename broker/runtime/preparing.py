@@ -7,6 +7,7 @@ input and answers with a Prepared on its standard output.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,20 @@ import msgspec
 
 from broker import archive
 from broker.config import Config, Settings
-from broker.deployed import code
+from broker.deployed import catalog, code
 from broker.errors import BrokerError, LayerFailed
 from broker.layer import Layer
 from broker.leash import follow_parent
 from broker.runtime import layers, shelf
+from broker.runtime.account import account_of
 from broker.runtime.stage import Stage
 from broker.store import connection
 
 if TYPE_CHECKING:
     from broker.function import Function
+
+KEPT = 86400.0
+"""Seconds for which code that no version refers to any more is kept here: attempts may still be running it."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +39,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     redis: str | None
     layers: list[Layer] = []
     code: str = ""
+    others: bool = False
+    """Whether it is for another user than the one that the broker runs as."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +66,7 @@ def task_for(config: Config, function: Function) -> Task:
         redis=config.settings.redis,
         layers=[config.layers[name] for name in function.layers],
         code=function.code,
+        others=account_of(config, function) is not None,
     )
 
 
@@ -68,6 +76,8 @@ def prepare(task: Task) -> Prepared:
     try:
         folder = _fetch(task) if task.code else root
         built = [str(layers.build(layer, root, data)) for layer in task.layers]
+        if task.others:
+            data.chmod(data.stat().st_mode | 0o011)  # to pass through; what it must not see there has rights of its own
     except (BrokerError, OSError) as error:
         return Prepared(refusal=str(error))
     return Prepared(root=str(folder), layers=built)
@@ -85,10 +95,18 @@ def _fetch(task: Task) -> Path:
         packed = folder / ".code.zip"
         with connection.connect(here) as client:
             code.get(client, task.code, packed)
+            known = catalog.codes(catalog.read(client)[1])
         archive.unpack(packed, folder, most=code.LARGEST_UNPACKED)
         packed.unlink()
+        _tidy(here.data / "code", known)
 
     return shelf.make(here.data / "code", task.code, fill)
+
+
+def _tidy(codes: Path, known: set[str]) -> None:
+    """Remove code that no version refers to any more, unless attempts may still be running it."""
+    recent = {path.name for path in codes.iterdir() if path.stat().st_mtime > time.time() - KEPT}
+    shelf.prune(codes, known | recent)
 
 
 def main() -> None:

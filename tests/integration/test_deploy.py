@@ -8,22 +8,23 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from broker import cli
 from broker import config as configuration
 from broker.deployed import catalog, code, packing
 from broker.deployed.deploying import deploy
 from broker.deployed.record import LIVE, Alias, Record
 from broker.errors import BadArchive, DeployFailed
 from broker.event import new_event
+from broker.layer import Layer
 from broker.ledger import Ledger
 from broker.publisher import Publisher
+from broker.runtime.preparing import Task, prepare
 from tests.conftest import until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CODE = """
 import time
@@ -67,20 +68,16 @@ def send(project, *data):
     return [id for receipt in receipts for id in receipt.invocations if project.job(id)["origin"] == "d"]
 
 
-def until_it_runs(project, send, expected):
-    """Send events until one runs as it should: a worker hears of a deploy a moment after it has returned."""
+@pytest.fixture
+def broker(project, capfd):
+    """Run a command in this process; its exit code, and what it printed."""
 
-    def ran():
-        (id,) = send(1)
-        project.ends(id)
-        return expected(project.result(id))
+    def run(*words):
+        capfd.readouterr()
+        returncode = cli.main([*words, "-c", str(project.root / "config.toml")])
+        return subprocess.CompletedProcess(words, returncode, *capfd.readouterr())
 
-    until(ran, within=20)
-
-
-def broker(project, *words):
-    command = [sys.executable, "-m", "broker", *words, "-c", str(project.root / "config.toml")]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return run
 
 
 def test_a_deployed_function_runs_at_once_and_its_next_version_after_it(project, pushed):
@@ -90,7 +87,9 @@ def test_a_deployed_function_runs_at_once_and_its_next_version_after_it(project,
     project.ends(id)
     assert project.result(id) == ["a", "a", "1", 1]
     pushed("b")
-    until_it_runs(project, lambda n: send(project, n), lambda result: result == ["b", "b", "2", 1])
+    (id,) = send(project, 2)
+    project.ends(id)
+    assert project.result(id) == ["b", "b", "2", 2]
     assert pushed("b")[1] == 2  # nothing has changed
 
 
@@ -108,11 +107,21 @@ def test_a_function_of_the_configuration_gets_other_code_and_keeps_its_limits(pr
     project.worker()
     text = "import os\ndef handler(e, c): return [os.environ['MODE'], c.get_remaining_time_in_millis() > 6000]\n"
     deploy(project.client, "f", packed(project.root, "x", text), OPTIONS)
-    until_it_runs(project, project.push, lambda result: result == ["fast", True])
+    (id,) = project.push(1)
+    project.ends(id)
+    assert project.result(id) == ["fast", True]
     catalog.change(project.client, "f", lambda record: record.with_alias(LIVE, Alias(version=0)))
-    until_it_runs(project, project.push, lambda result: result == "file")
+    (id,) = project.push(1)
+    project.ends(id)
+    assert project.result(id) == "file"
     (project.root / "f.py").write_text("def handler(event, context): return 'edited'\n")
-    until_it_runs(project, project.push, lambda result: result == "edited")
+
+    def runs_what_was_edited():
+        (id,) = project.push(1)
+        project.ends(id)
+        return project.result(id) == "edited"
+
+    until(runs_what_was_edited)
 
 
 def test_events_of_a_function_that_is_still_to_be_deployed_wait_for_it(project):
@@ -133,19 +142,19 @@ def test_deploys_while_events_run_lose_none_and_mix_none(project, pushed):
     project.worker()
     project.worker()
     ids = []
-    for number in range(2, 7):
-        ids += send(project, *range(60))
+    for number in range(2, 6):
+        some = send(project, *range(60))
+        ids += some
+        until(lambda some=some: any(project.job(id)["status"] == "finished" for id in some), within=60)
         pushed(f"v{number}", slow)
-    until_it_runs(project, lambda n: send(project, n), lambda result: result[2] == "6")
-    until_it_runs(project, lambda n: send(project, n), lambda result: result[2] == "6")
     ids += send(project, *range(60))
     for id in ids:
         project.ends(id, within=60)
     results = [project.result(id) for id in ids]
     assert all(mark == part == f"v{version}" for mark, part, version, _ in results)
     assert all(project.job(id)["attempt"] == "1" for id in ids)
-    assert len({version for _, _, version, _ in results}) > 1
-    assert "6" in {version for _, _, version, _ in results[-60:]}
+    assert {version for _, _, version, _ in results} == {"1", "2", "3", "4", "5"}
+    assert {version for _, _, version, _ in results[-60:]} == {"5"}
 
 
 def test_shares_are_kept_and_a_retry_stays_on_its_version(project, pushed):
@@ -201,7 +210,7 @@ def test_two_hosts_that_share_nothing_but_redis_fetch_it_each(project, pushed, t
             project.ends(id, within=60)
         assert {project.result(id)[0] for id in ids} == {"a"}
         for host in (project, other):
-            until(lambda host=host: list(host.root.glob(".broker/code/*/main.py")), within=30)
+            until(lambda host=host: list(host.root.glob(".broker/code/[0-9a-f]*/main.py")), within=30)
     finally:
         other.close()
 
@@ -256,7 +265,7 @@ def test_a_damaged_piece_is_refused_and_runs_once_it_is_mended(project, pushed):
     project.worker()
     (id,) = send(project, 1)
     until(lambda: project.job(id).get("reason") == "InitFailed", within=30)
-    assert not list(project.root.glob(".broker/code/*/main.py"))
+    assert not list(project.root.glob(".broker/code/[0-9a-f]*/main.py"))
     project.client.hset(key, "0", piece)
     project.ends(id, within=30)
 
@@ -306,7 +315,7 @@ def test_two_that_deploy_at_once_make_two_versions(project, pushed):
     assert sorted(catalog.read(project.client)[1]["d"].versions) == list(range(1, 11))
 
 
-def test_the_commands_deploy_list_share_and_roll_back(project):
+def test_the_commands_deploy_list_share_and_roll_back(project, broker):
     project.configure("def handler(event, context): return 'f'", "[layers.l]\npath = 'l'\n")
     (project.root / "l/python").mkdir(parents=True)
     (project.root / "l/python/dep.py").write_text("n = 5\n")
@@ -314,28 +323,29 @@ def test_the_commands_deploy_list_share_and_roll_back(project):
     script = project.root / "hello.py"
     script.write_text("import os\ndef handler(event, context):\n    import dep\n    return [dep.n, os.environ['A']]\n")
     words = ["deploy", str(script), "--layer", "l", "--env", "A=b", "--set", "retry={attempts = 1}", "--trigger", "q"]
-    done = broker(project, *words)
+    done = broker(*words)
     assert (done.returncode, done.stdout[:34]) == (0, "hello: version 1 is live (python, "), done.stderr
-    assert json.loads(broker(project, "invoke", "hello").stdout) == [5, "b"]
+    assert json.loads(broker("invoke", "hello").stdout) == [5, "b"]
     script.write_text("def handler(event, context): return 2\n")
-    assert "version 2 is live for 25%" in broker(project, "deploy", str(script), "--weight", "25%").stdout
-    assert broker(project, "invoke", "hello:2").stdout == "2\n"
-    assert "no alias or version '7'" in broker(project, "invoke", "hello:7").stderr
-    rows = json.loads(broker(project, "versions", "hello", "--json").stdout)
+    assert "version 2 is live for 25%" in broker("deploy", str(script), "--weight", "25%").stdout
+    assert broker("invoke", "hello:2").stdout == "2\n"
+    assert "no alias or version '7'" in broker("invoke", "hello:7").stderr
+    rows = json.loads(broker("versions", "hello", "--json").stdout)
     assert [(row["version"], row["aliases"]) for row in rows] == [(2, LIVE), (1, LIVE)]
-    assert broker(project, "alias", "hello", "stage", "--version", "2").returncode == 0
-    assert broker(project, "invoke", "hello:stage").stdout == "2\n"
-    assert "has no version 9" in broker(project, "alias", "hello", LIVE, "--version", "9").stderr
-    assert broker(project, "rollback", "hello").stdout == "hello: version 1 is live\n"
-    assert broker(project, "rollback", "hello", "--to", "2").stdout == "hello: version 2 is live\n"
-    (listed,) = json.loads(broker(project, "versions", "--json").stdout)
+    assert broker("alias", "hello", "stage", "--version", "2").returncode == 0
+    assert broker("invoke", "hello:stage").stdout == "2\n"
+    assert "has no version 9" in broker("alias", "hello", LIVE, "--version", "9").stderr
+    assert broker("rollback", "hello").stdout == "hello: version 1 is live\n"
+    assert broker("rollback", "hello", "--to", "2").stdout == "hello: version 2 is live\n"
+    (listed,) = json.loads(broker("versions", "--json").stdout)
     assert (listed["name"], listed["live"], listed["triggers"]) == ("hello", 2, [{"source": "q"}])
-    assert json.loads(broker(project, "versions", "hello", "--prune", "--json").stdout)[0]["version"] == 2
-    newest = json.loads(broker(project, "runs", "hello", "--json").stdout)[0]["id"]
-    assert json.loads(broker(project, "show", newest, "--json").stdout)["version"] == "2"
-    assert broker(project, "undeploy", "hello").returncode == 0
-    assert "there is no function 'hello'" in broker(project, "invoke", "hello").stderr
+    assert json.loads(broker("versions", "hello", "--prune", "--json").stdout)[0]["version"] == 2
+    newest = json.loads(broker("runs", "hello", "--json").stdout)[0]["id"]
+    assert json.loads(broker("show", newest, "--json").stdout)["version"] == "2"
+    assert broker("undeploy", "hello").returncode == 0
+    assert "there is no function 'hello'" in broker("invoke", "hello").stderr
     assert configuration.load(project.root / "config.toml").functions.keys() == {"f"}
+    assert broker("versions").stdout.startswith("nothing was deployed")
 
 
 @pytest.mark.parametrize(
@@ -354,11 +364,91 @@ def test_the_commands_deploy_list_share_and_roll_back(project):
         (["--weight", "110%"], "expected a share"),
     ],
 )
-def test_what_is_wrong_is_refused_before_anything_is_stored(project, words, said):
+def test_what_is_wrong_is_refused_before_anything_is_stored(project, broker, words, said):
     project.configure("def handler(event, context): return 'f'")
     script = project.root / "d.py"
     script.write_text("def handler(event, context): ...\n")
-    done = broker(project, "deploy", str(script), *words)
+    done = broker("deploy", str(script), *words)
     assert done.returncode in {1, 2}
     assert said in done.stderr
     assert not project.client.keys("broker:*")
+
+
+def test_scripts_of_other_languages_are_deployed_with_their_layers(project, broker):
+    project.configure("def handler(event, context): return 'f'", "[layers.l]\npath = 'l'\n")
+    module = project.root / "l/nodejs/node_modules/dep"
+    module.mkdir(parents=True)
+    (module / "index.js").write_text("module.exports = 7\n")
+    program = project.root / "l/bin/dep"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 8\n")
+    program.chmod(0o755)
+    (project.root / "index.js").write_text("exports.handler = async () => require('dep')\n")
+    (project.root / "run.sh").write_text("#!/bin/sh\ndep\n")
+    (project.root / "run.sh").chmod(0o755)
+    project.worker()
+    for name, expected in (("index.js", 7), ("run.sh", 8)):
+        done = broker("deploy", str(project.root / name), "--layer", "l")
+        assert done.returncode == 0, done.stderr
+        (id,) = invoke(project, name.partition(".")[0])
+        project.ends(id, within=60)
+        assert project.result(id) == expected
+
+
+def test_deployed_code_and_layers_are_seen_inside_a_bubble(project, broker):
+    project.configure("def handler(event, context): return 'f'", "[layers.l]\npath = 'l'\n")
+    (project.root / "l/python").mkdir(parents=True)
+    (project.root / "l/python/dep.py").write_text("n = 5\n")
+    text = "import os, dep\ndef handler(event, context): return [dep.n, os.listdir('.'), os.listdir('..')]\n"
+    (project.root / "d.py").write_text(text)
+    done = broker("deploy", str(project.root / "d.py"), "--layer", "l", "--set", "isolation=bwrap")
+    assert done.returncode == 0, done.stderr
+    project.worker()
+    (id,) = invoke(project, "d")
+    project.ends(id, within=60)
+    number, seen, beside = project.result(id)
+    assert (number, seen, len(beside)) == (5, ["d.py"], 1)
+
+
+def test_another_user_may_pass_through_the_data_folder_and_see_nothing_else_there(project):
+    data = project.root / ".broker"
+    data.mkdir(mode=0o700)
+    (project.root / "l/python").mkdir(parents=True)
+    task = Task(root=str(project.root), data=".broker", redis=None, layers=[Layer(name="l", path="l")])
+    prepare(task)
+    assert data.stat().st_mode & 0o777 == 0o700
+    folder = Path(prepare(msgspec.structs.replace(task, others=True)).layers[0])
+    assert data.stat().st_mode & 0o777 == 0o711
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_host_that_refuses_deploys_neither_makes_nor_runs_them(project, pushed, broker):
+    pushed("a")
+    text = (project.root / "config.toml").read_text()
+    (project.root / "config.toml").write_text(text.replace("[broker]", "[broker]\ndeploy = false"))
+    (project.root / "d.py").write_text("def handler(event, context): ...\n")
+    assert "deploy = false" in broker("deploy", str(project.root / "d.py")).stderr
+    assert send(project, 1) == []
+
+
+def test_code_that_nobody_needs_leaves_the_hosts_a_day_later(project, pushed):
+    project.worker()
+    pushed("a")
+    folders = project.root / ".broker/code"
+    (old,) = until(lambda: list(folders.glob("[0-9a-f]*/main.py")), within=30)
+    catalog.change(project.client, "d", lambda record: Record(name="d", last=record.last))
+    pushed("b")
+    until(lambda: len(list(folders.glob("[0-9a-f]*/main.py"))) == 2, within=30)
+    day_before = old.parent.stat().st_mtime - 90_000
+    os.utime(old.parent, (day_before, day_before))
+    pushed("c")
+    until(lambda: not old.exists(), within=30)
+    until(lambda: len(list(folders.glob("[0-9a-f]*/main.py"))) == 2, within=30)
+
+
+def invoke(project, name, qualifier=""):
+    """Publish for one function, past all triggers; the invocation's id."""
+    publisher = Publisher(project.config, Ledger(project.client))
+    order = publisher.order_for(name, new_event(source="cli", type="t", data=1), qualifier=qualifier)
+    publisher.publish_orders(["e"], [[order]])
+    return [order.id]
