@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ KEPT = ROOT / "bench/results.json"
 def main(arguments: list[str] | None = None) -> int:
     """Measure, and write what came of it; 1 when something could not be measured that should have been."""
     options = _options().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, folders removed
     document = json.loads(options.load.read_text()) if options.load else _measure(options)
     outcomes = report.from_json(document)
     about = document["about"]
