@@ -84,7 +84,7 @@ def _ends(by: By, used: Usage, price: Price | None, months: list[tuple[float, fl
     if price is None or not (rebate := price.rebate(months)):
         return [sum_row]
     cost = f"cost_{price.currency.lower()}"
-    free_row: dict[str, Any] = {by: "(free)", **dict.fromkeys(_FIGURES), cost: -round(rebate, 6)}
+    free_row: dict[str, Any] = {by: "(free)", **dict.fromkeys(_FIGURES), cost: -round(rebate, 6) or 0.0}
     return [free_row, {**sum_row, cost: round(price.cost(used.requests, used.gb_seconds) - rebate, 6)}]
 
 
