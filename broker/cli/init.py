@@ -14,7 +14,7 @@ _CONFIG = """\
 #:schema .broker/config.schema.json
 
 [functions.hello]
-handler = "handlers/hello.py:handler"
+{function}
 
 [sources.inbox]
 kind = "file"
@@ -25,7 +25,7 @@ source = "inbox"
 function = "hello"
 """
 
-_HANDLER = '''\
+_PYTHON = '''\
 """Say what has happened."""
 
 
@@ -34,6 +34,46 @@ def handler(event, context):
     print(f"{event['type']}: {event['subject']}")
     return {"seen": event["subject"]}
 '''
+
+_NODEJS = """\
+// Say what has happened.
+
+// Returns what the event is about; what is printed goes to the function's log.
+export const handler = async (event, context) => {
+  console.log(`${event.type}: ${event.subject}`);
+  return { seen: event.subject };
+};
+"""
+
+_JAVA = """\
+// Say what has happened.
+
+import java.util.Map;
+
+public class Hello {
+    /** Return what the event is about; what is printed goes to the function's log. */
+    public Map<String, Object> handle(Map<String, Object> event) {
+        System.out.println(event.get("type") + ": " + event.get("subject"));
+        return Map.of("seen", event.get("subject"));
+    }
+}
+"""
+
+_EXEC = """\
+#!/bin/sh
+# Say what has happened. The event comes in on standard input; what is printed goes to the function's log, and the last
+# line is the result.
+echo "$BROKER_EVENT_TYPE: $BROKER_EVENT_SUBJECT"
+echo '{"seen": true}'
+"""
+
+_HANDLERS = {
+    "python": ("handlers/hello.py", 'handler = "handlers/hello.py:handler"', _PYTHON),
+    "nodejs": ("handlers/hello.mjs", 'runtime = "nodejs"\nhandler = "handlers/hello.mjs:handler"', _NODEJS),
+    "java": ("handlers/Hello.java", 'runtime = "java"\nhandler = "handlers/Hello.java:Hello::handle"', _JAVA),
+    "exec": ("handlers/hello.sh", 'runtime = "exec"\nhandler = "handlers/hello.sh"', _EXEC),
+}
+"""Runtime -> the handler's file, its lines in config.toml, its text."""
 
 _GITIGNORE = """\
 .broker/
@@ -44,19 +84,21 @@ __pycache__/
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
-def init(folder: Path) -> None:
+@click.option("--runtime", type=click.Choice(list(_HANDLERS)), default="python", help="The language of the handler.")
+def init(folder: Path, runtime: str) -> None:
     """Make a small project to start from.
 
     DIR (by default here) gets a config.toml, a handler and a folder to watch. Nothing that is there
     already is overwritten.
     """
+    handler, function, code = _HANDLERS[runtime]
     files = {
-        "config.toml": _CONFIG,
-        "handlers/hello.py": _HANDLER,
+        "config.toml": _CONFIG.format(function=function),
+        handler: code,
         ".gitignore": _GITIGNORE,
         ".broker/config.schema.json": json.dumps(config.schema(), indent=2) + "\n",
     }
-    if there := [name for name in ("config.toml", "handlers/hello.py") if (folder / name).exists()]:
+    if there := [name for name in ("config.toml", handler) if (folder / name).exists()]:
         raise BrokerError(f"{folder / there[0]} is there already; nothing was written")
     for name in ("inbox", "handlers"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -64,6 +106,8 @@ def init(folder: Path) -> None:
     for name, text in files.items():
         if not (folder / name).exists():
             (folder / name).write_text(text, encoding="utf-8")
+            if text.startswith("#!"):
+                (folder / name).chmod(0o755)
             click.echo(f"wrote {folder / name}")
     step = "" if folder == Path() else f"cd {folder} && "
     click.echo(f"\nNow start it with `{step}broker up`, put a file into {folder / 'inbox'}, and look at `broker logs`.")

@@ -120,7 +120,7 @@ def _processor_time_of(pid: int) -> int:
 def checked_result(body: bytes, limit: int = MAX_RESULT) -> tuple[bool, bytes]:
     """Return a program's result as it is when it is JSON and not too long, else the error that says so."""
     if len(body) > limit:
-        message = f"the result has {len(body)} bytes; the limit is {limit}"
+        message = f"the result is longer than the limit of {limit} bytes"  # what is beyond it was not kept
         return False, failure.body("Function.ResponseSizeTooLarge", message)
     try:
         json.loads(body, parse_constant=_refuse_constant)

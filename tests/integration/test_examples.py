@@ -13,8 +13,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from broker import config as configuration
+from broker.cli.init import init
 from broker.config.programs import require_programs
 from broker.runtime.messages import Died, Ready
 from tests.integration.environment_driver import Driver, driver, nursery
@@ -53,3 +55,17 @@ def test_an_example_counts_words(driver: Driver, built: Path, name: str) -> None
     for _ in range(2):
         assert driver.result(environment, event) == {"words": 6, "longest": "not"}
     assert driver.text(environment)[0].startswith("6 words")
+
+
+@pytest.mark.parametrize("runtime", ["python", "nodejs", "java", "exec"])
+def test_what_init_makes_runs(driver: Driver, runtime: str) -> None:
+    done = CliRunner().invoke(init, [str(driver.root), "--runtime", runtime])
+    assert done.exit_code == 0, done.output
+    config = configuration.load(driver.root / "config.toml", {})
+    require_programs(config)
+    function = msgspec.structs.replace(config.functions["hello"], init_timeout=60, timeout=60)
+    environment = driver.nursery.start(function)
+    driver.messages[environment] = []
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "file.created", "subject": "a.csv"}
+    assert driver.result(environment, event) == {"seen": True if runtime == "exec" else "a.csv"}
+    assert driver.text(environment) == ["file.created: a.csv"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import Exited, Killed, OutOfMemory, TimedOut
+from broker.quantity import Size
 from broker.runtime.messages import Died, Done
 from tests.conftest import until
 from tests.integration.environment_driver import Driver, alive, driver, nursery
@@ -215,6 +216,14 @@ def test_a_result_of_more_than_6_mb_is_an_error(driver: Driver, kind: Kind) -> N
     assert error["errorType"] == "Function.ResponseSizeTooLarge"
     fresh = started(driver, kind)  # awslambdaric ends when it is told that its response is too long
     assert driver.result(fresh, do("big", 6_000_000)) == "x" * 6_000_000
+
+
+def test_the_limit_of_a_result_is_the_functions_own(driver: Driver, kind: Kind) -> None:
+    environment = started(driver, kind, max_result=Size(1000))
+    error = driver.error(environment, do("big", 1000))
+    assert error["errorType"] == "Function.ResponseSizeTooLarge"
+    assert "1000" in error["errorMessage"]
+    assert driver.result(started(driver, kind, max_result=Size(1000)), do("big", 998)) == "x" * 998
 
 
 def test_no_result_that_is_not_json_is_taken_on(driver: Driver, kind: Kind) -> None:

@@ -27,7 +27,6 @@ import java.util.concurrent.TimeUnit;
 public final class Bootstrap {
     private static final int CONTROL = 3;
     private static final int OUTPUT = 4;
-    private static final int MAX_RESULT = 6 << 20;
     private static final int LONGEST_MESSAGE = 64 << 10;
     private static final int NOTICEABLE_US = 1000;
 
@@ -112,10 +111,11 @@ public final class Bootstrap {
         boolean exhausted = false;
         byte[] body;
         try {
+            long longest = ((Number) told.get("max_result")).longValue();
             body = handler.call(event, context(request, start));
-            ok = body.length <= MAX_RESULT;
+            ok = body.length <= longest;
             if (!ok) {
-                String message = "the result has " + body.length + " bytes; the limit is " + MAX_RESULT;
+                String message = "the result has " + body.length + " bytes; the limit is " + longest;
                 body = error("Function.ResponseSizeTooLarge", message, List.of());
             }
         } catch (Json.Wrong wrong) {
