@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from rq import worker_registration
+from rq import Queue, worker_registration
 from rq.worker.base import WorkerStatus
 
 from broker.errors import BrokerError
@@ -77,6 +77,16 @@ class Registration:
         self.beat(state=self._worker.get_state(), running=())
         with available():
             self._worker.register_death()  # type: ignore[no-untyped-call]
+
+    def serve(self, queues: Iterable[str]) -> None:
+        """Tell that the worker serves other queues now. Raises StoreUnavailable."""
+        worker, pipeline = self._worker, self._worker.connection.pipeline()
+        worker_registration.unregister(worker, pipeline)
+        worker.queues = [Queue(name, connection=worker.connection, serializer=worker.serializer) for name in queues]
+        worker_registration.register(worker, pipeline)
+        pipeline.hset(worker.key, "queues", ",".join(worker.queue_names()))
+        with available():
+            pipeline.execute()
 
     def count(self, settlements: Iterable[Settlement]) -> None:
         """Count attempts that have ended."""

@@ -343,6 +343,7 @@ class Worker(rq.Worker):
             self.functions = self._deployed.now.by_name
             self._hungry = set(self.functions)
             self._pool.keep(self._deployed.live())
+            self._registration.serve([*sorted(self.functions), *self._plain.queues] or ["broker"])
 
     def _give_back_unknown(self, now: float) -> None:
         """Give back what Redis has leased to this worker without its knowing: the answer to a claim was lost."""

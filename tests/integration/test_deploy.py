@@ -91,6 +91,10 @@ def test_a_deployed_function_runs_at_once_and_its_next_version_after_it(project,
     project.ends(id)
     assert project.result(id) == ["b", "b", "2", 2]
     assert pushed("b")[1] == 2  # nothing has changed
+    from rq import Queue, Worker
+
+    (worker,) = Worker.all(queue=Queue("d", connection=project.client))
+    assert worker.queue_names() == ["d", "f"]
 
 
 def test_what_was_published_before_a_worker_lived_runs_deployed_code(project, pushed):
