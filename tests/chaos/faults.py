@@ -297,7 +297,7 @@ def _poison(rig: Rig, what: str, rng: random.Random) -> Blow:
     dead = rig.client.zcard("rq:failed:work")
     rig.load.publish(key)
     held = rig.leases()
-    until(lambda: rig.client.zcard("rq:failed:work") > dead, within=60, every=0.02, what=f"{key} is a dead letter")
+    until(lambda: rig.client.zcard("rq:failed:work") > dead, within=180, every=0.02, what=f"{key} is a dead letter")
     # Whoever shares a worker with it is hit as well, at moments that nobody knows beforehand.
     return Blow(in_flight=held, at=time.monotonic(), poison=key, most=POISON * CROWD)
 
