@@ -7,7 +7,6 @@ environments and what functions start inherit. So each of them can be found, whe
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import signal
@@ -122,16 +121,6 @@ class Broker:
         assert self.up is not None
         os.killpg(self.up.pid, signal.SIGINT)
         return self._ended(within)
-
-    def kill_everything(self, rng: random.Random) -> None:
-        """Send SIGKILL to every process of this broker, in an order of chance, until there is none."""
-        assert self.up is not None
-        while processes := [process for process in self.processes() if process.pid != os.getpid()]:
-            rng.shuffle(processes)
-            for process in processes:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        assert self._ended(5) == -signal.SIGKILL
 
     def killed(self) -> None:
         """Wait for the end of `broker up`, which somebody has killed, and of what it had started."""

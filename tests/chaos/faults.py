@@ -48,20 +48,23 @@ def kill_worker(rig: Rig, rng: random.Random) -> Blow:
     """SIGKILL the worker of `broker up`: its own machine knows at once that it is dead."""
     name, worker = rig.near_name(), rig.near()
     rig.wait_for_leases(name)
-    with rig.standing_still(worker):
-        held = rig.leases(name)
-        worker.kill()
-    return Blow(in_flight=held, at=time.monotonic())
+    return _kill(rig, worker, name)
 
 
 def kill_far_worker(rig: Rig, rng: random.Random) -> Blow:
     """SIGKILL a worker that might be on another machine: its lease has to run out."""
     rig.wait_for_leases(rig.far_name)
-    worker = rig.far()
+    return _kill(rig, rig.far(), rig.far_name)
+
+
+def _kill(rig: Rig, worker: psutil.Process, name: str) -> Blow:
     with rig.standing_still(worker):
-        held = rig.leases(rig.far_name)
+        held, below = rig.leases(name), worker.children(recursive=True)
         worker.kill()
-    return Blow(in_flight=held, at=time.monotonic())
+        now = time.monotonic()
+    _, alive = psutil.wait_procs(below, timeout=20)
+    assert not alive, f"its nursery and environments have not gone with it: {alive}"
+    return Blow(in_flight=held, at=now)
 
 
 def stop_worker(rig: Rig, rng: random.Random) -> Blow:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.acceptance.running import Broker
-from tests.chaos.kill9 import CONFIG, WORK
+from tests.chaos.jobs import CONFIG, WORK
 from tests.conftest import until
 
 if TYPE_CHECKING:
