@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 
+from broker.errors import QueueFull
+from broker.event import new_event
 from tests.conftest import until
 from tests.integration.flow_driver import Driver
 
@@ -77,23 +80,27 @@ def test_nothing_is_due_while_nothing_waits_or_concurrency_is_what_holds_it_back
     assert driver.claim(interval=600, concurrency=1).due_in == {}
 
 
-def test_two_workers_together_keep_to_the_rate(project):
+def limit_environments(project):
+    """Let a worker run one at a time, so that none can do it all alone."""
+    text = (project.root / "config.toml").read_text()
+    (project.root / "config.toml").write_text(text.replace("[broker]", "[broker]\nenvironments = 1"))
+
+
+def test_three_workers_together_keep_to_the_rate(project):
     """Each start is claimed at the moment that the rate allows or later, so the last one tells of all."""
     project.configure(
         """
         import os, time
         def handler(event, context):
             started = time.time()
-            time.sleep(0.3)
+            time.sleep(0.2)
             return [started, os.getppid()]
         """,
         rate="10/s",
-        concurrency=4,
     )
-    text = (project.root / "config.toml").read_text()
-    (project.root / "config.toml").write_text(text.replace("[broker]", "[broker]\nenvironments = 2"))
-    project.worker()
-    project.worker()
+    limit_environments(project)
+    for _ in range(3):
+        project.worker()
     begun = time.time()
     ids = project.push(*range(20))
     for id in ids:
@@ -101,7 +108,7 @@ def test_two_workers_together_keep_to_the_rate(project):
     results = [project.result(id) for id in ids]
     starts = sorted(started for started, _ in results)
     assert all(started >= begun + n * 0.1 - 0.01 for n, started in enumerate(starts))
-    assert len({nursery for _, nursery in results}) == 2
+    assert len({nursery for _, nursery in results}) >= 2
     assert all(project.job(id)["attempt"] == "1" for id in ids)
 
 
@@ -118,3 +125,72 @@ def test_two_workers_take_what_is_urgent_first_and_leave_nothing_behind(project)
     until(lambda: (project.root / "order").exists() and len((project.root / "order").read_text().split()) == 60)
     assert (project.root / "order").read_text().split() == wanted
     assert len(workers) == 2
+
+
+def test_three_workers_together_keep_to_the_concurrency(project):
+    project.configure(
+        """
+        import os, time
+        def handler(event, context):
+            path = f"running.{os.getpid()}"
+            open(path, "w").close()
+            seen = len([name for name in os.listdir() if name.startswith("running.")])
+            time.sleep(0.1)
+            os.remove(path)
+            return [seen, os.getppid()]
+        """,
+        concurrency=2,
+    )
+    limit_environments(project)
+    for _ in range(3):
+        project.worker()
+    ids = project.push(*range(20))
+    for id in ids:
+        project.ends(id, within=60)
+    results = [project.result(id) for id in ids]
+    assert {seen for seen, _ in results} <= {1, 2}
+    assert len({nursery for _, nursery in results}) >= 2
+
+
+def test_two_workers_run_nothing_that_is_too_old_and_all_that_is_not(project):
+    project.configure("def handler(event, context):\n    return event['data']\n", max_age="1h")
+    old = project.push(*range(10))
+    new = project.push(*range(10))
+    for id in old:
+        project.client.hincrby(f"rq:job:{id}", "at", -7_200_000)
+    project.worker()
+    project.worker()
+    for id in old:
+        assert project.ends(id, "failed")["reason"] == "Expired"
+    assert [project.ends(id)["attempt"] for id in new] == ["1"] * 10
+
+
+def test_a_queue_that_two_publishers_fill_and_two_workers_empty_never_holds_more_than_max_queue(project):
+    project.configure("def handler(event, context):\n    return event['data']\n", max_queue=5)
+    project.worker()
+    project.worker()
+    watched, over = project.client, []
+    accepted: list[str] = []
+    refused = []
+
+    def fill(publisher):
+        for n in range(60):
+            event = new_event(source="q", type="queue.message", data=n)
+            try:
+                (receipt,) = publisher.publish([event])
+            except QueueFull:
+                refused.append(event.id)
+            else:
+                accepted.extend(receipt.invocations)
+            over.extend(waiting for waiting in [watched.llen("rq:queue:f")] if waiting > 5)
+
+    threads = [threading.Thread(target=fill, args=[project.publisher]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for id in accepted:
+        project.ends(id)
+    assert over == []
+    assert len(accepted) + len(refused) == 120
+    assert project.client.hget("broker:books:f", "accepted") == str(len(accepted)).encode()
