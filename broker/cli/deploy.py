@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 OF_CODE = ("handler", "runtime", "layers")
 """What a deploy may say of a function that has a table in config.toml; the rest stands there."""
 
+OF_HOSTS = ("user", "budget")
+"""What no deploy may say: it would reach beyond the function."""
+
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
@@ -67,8 +70,8 @@ def deploy(
     options = _options(**given)
     if not config.settings.deploy:
         raise DeployFailed(f"[broker] deploy = false in {config.path}: this broker runs no deployed functions")
-    if "user" in options:
-        raise click.UsageError("the user that a function runs as is decided by each host's config.toml")
+    if own := [key for key in OF_HOSTS if key in options]:
+        raise click.UsageError(f"{', '.join(own)} of a function is for each host's config.toml alone to say")
     if name in config.functions and (own := sorted(set(options) - set(OF_CODE))):
         raise click.UsageError(f"{', '.join(own)} of {name} stands in {config.path}: change it there")
     if name in config.settings.rq.queues:

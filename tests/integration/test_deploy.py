@@ -360,6 +360,7 @@ def test_the_commands_deploy_list_share_and_roll_back(project, broker):
         (["--layer", "none"], "there is no layer"),
         (["--set", "on_success=nobody"], "there is no function"),
         (["--set", "retri=1"], 'did you mean "retry"'),
+        (["--set", "user=root"], "for each host's config.toml"),
         (["--trigger", "p"], "there is no source 'p'"),
         (["--trigger", "q", "--pattern", '{"x": 1}'], "x"),
         (["--name", "a.b"], "a name is letters"),
