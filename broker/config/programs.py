@@ -18,7 +18,7 @@ def require_programs(config: Config) -> None:
     """Raise ConfigError when a function's program is not found, with a mistake for each such function."""
     mistakes = []
     for function in config.functions.values():
-        if function.handler == AWAITED:
+        if function.handler == AWAITED or function.layers:  # a layer may bring it, in its bin/
             continue
         path = function.variables.get("PATH") or os.environ.get("PATH", "")
         problem, _, hint = runtimes.find(function.runtime).missing(function.handler, config.root, path).partition("; ")

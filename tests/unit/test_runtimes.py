@@ -134,6 +134,15 @@ def test_a_program_that_is_not_found_is_a_mistake_with_its_place_and_what_to_ins
     ]
 
 
+def test_a_program_that_a_layer_may_bring_is_not_missed(root):
+    (root / "tools/bin").mkdir(parents=True)
+    text = (
+        '[layers.tools]\npath = "tools"\n[functions.a]\nruntime = "exec"\nhandler = "frobnicate"\nlayers = ["tools"]\n'
+    )
+    (root / "config.toml").write_text(text)
+    require_programs(load(root / "config.toml", {}))
+
+
 def test_a_runtime_that_is_not_known_is_one_mistake(root):
     (root / "config.toml").write_text('[functions.a]\nruntime = "node"\nhandler = "index.handler"\n')
     with pytest.raises(ConfigError) as raised:
