@@ -13,20 +13,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import rq
-from redis import RedisError
 from rq.command import PUBSUB_CHANNEL_TEMPLATE, handle_command, parse_payload
 from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, WorkerStatus
 
-from broker import identity, logs
+from broker import identity, outbox
 from broker.attempt import POISON, Attempt, Failure
 from broker.budget import Budgets
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
-from broker.doorbell import MISSED, Subscription
+from broker.doorbell import MISSED
+from broker.ears import Ears
 from broker.errors import Killed, Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
 from broker.ledger.ledger import WAKE, function_of
+from broker.outbox import Outbox
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
 from broker.registration import Registration
@@ -60,14 +61,8 @@ RECONCILE_EVERY = 3.0
 LEARN_EVERY = 10.0
 """Seconds between looks at what was deployed, should the telling of it have been missed."""
 
-FLUSH_AFTER = 0.02
-"""Seconds for which a printed line waits for company before it is written to its log stream."""
-
 SUSPECTS_WAIT = 0.2
 """Seconds after which a suspect that had to wait for another is claimed again."""
-
-GROUP = 500
-"""How many settlements go to Redis in one call: a bound on how long one script may hold the server."""
 
 
 class Worker(rq.Worker):
@@ -88,6 +83,8 @@ class Worker(rq.Worker):
         self._nursery = Nursery(config.root, Isolation.of(config))
         room = Room(config.settings.capacity, config.settings.memory)
         self._pool = Pool(self._nursery, self._selector, Staging(config, self._selector), room)
+        self._commands = PUBSUB_CHANNEL_TEMPLATE % name
+        self._ears = Ears(client, self._selector, [WAKE, CHANGES, self._commands], self._hear)
         self._shift = Shift(config.settings.grace)
         self._registration = Registration(self)
         self._hungry = set(self.functions)
@@ -97,17 +94,11 @@ class Worker(rq.Worker):
         """Functions that wait because their budget is used up."""
         self._due: dict[str, float] = {}
         """function -> the monotonic moment at which something of it falls due."""
-        self._settlements: list[Settlement] = []
-        self._lines: dict[str, list[logs.Line]] = {}
-        """function -> lines that are not in its log stream yet."""
-        self._cpu: dict[str, int] = {}
-        """function -> microseconds of processor time that are not in its usage yet."""
+        self._outbox = Outbox(self.ledger, name)
         self._execution_number = 0
         self._ended = 0
         self._beat_at = self._reconcile_at = self._learn_at = 0.0
         self._away_until = self._away_for = 0.0
-        self._bell: Subscription | None = None
-        self._bell_number = -1
         self._suspended = False
         self._suspect: Attempt | None = None
         """What runs and would become a dead letter should this worker die."""
@@ -151,14 +142,14 @@ class Worker(rq.Worker):
         if now < self._away_until:
             return
         try:
-            self._gather_lines(now)
+            self._outbox.gather_lines(self._pool.running_attempts(), now)
             self._settle()
             self._beat(now)
             self._learn(now)
             self._claim(now)
             self._away_for = 0.0
         except StoreUnavailable as error:
-            self._hang_up()  # it may be dead without knowing
+            self._ears.hang_up()  # it may be dead without knowing
             self._away_for = min(2.0, max(0.05, self._away_for * 2))
             self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
             self._beat_at = 0.0  # the lease may have run out: it is renewed before anything is claimed
@@ -168,11 +159,11 @@ class Worker(rq.Worker):
         """Return how many seconds the loop may sleep when nothing happens."""
         if now < self._away_until:
             return min(self._away_until - now, self._pool.next_tick(now))
-        if self._settlements or self._lines or self._wants(now):
+        if self._outbox or self._wants(now):
             return 0.0
         moments = [self._beat_at, *self._due.values()]
         printing = (attempt.unflushed_since for attempt in self._pool.running_attempts())
-        moments += [since + FLUSH_AFTER for since in printing if since is not None]
+        moments += [since + outbox.FLUSH_AFTER for since in printing if since is not None]
         if self._shift.end_by is not None:
             moments.append(self._shift.end_by)
         return max(0.0, min(min(moments) - now, self._pool.next_tick(now)))
@@ -236,12 +227,12 @@ class Worker(rq.Worker):
     def _begin_attempt(self, attempt: Attempt) -> Attempt | None:
         """Return an attempt that is to be run; one that must not be is settled."""
         if (hopeless := attempt.hopeless(self._sources)) is not None:
-            self._settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
-            self._keep_lines(attempt)
+            self._outbox.settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
+            self._outbox.add_lines(attempt)
             return None
         for one in attempt.claimed:
             if one.crashes and not self._may_crash(one, attempt):
-                self._settlements += attempt.release(SUSPECTS_WAIT)
+                self._outbox.settlements += attempt.release(SUSPECTS_WAIT)
                 return None
         attempt.begin()
         return attempt
@@ -270,9 +261,7 @@ class Worker(rq.Worker):
             attempt = self._pool.settle(place, message)
             if isinstance(message, Ready):
                 continue
-            if message.cpu_us:
-                name = place.environment.function.name
-                self._cpu[name] = self._cpu.get(name, 0) + message.cpu_us
+            self._outbox.add_cpu(place.environment.function.name, message.cpu_us)
             if attempt is None and isinstance(message, Died) and message.init:
                 name = place.environment.function.name
                 log.warning("%s: an environment that was to be kept warm died: %s", name, message.error)
@@ -281,30 +270,12 @@ class Worker(rq.Worker):
                     self._suspect = None
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
-                self._settlements += attempt.conclude(message, self._publisher.follow)
-                self._keep_lines(attempt)
-
-    def _keep_lines(self, attempt: Attempt) -> None:
-        self._lines.setdefault(attempt.function.name, []).extend(attempt.take_lines())
+                self._outbox.settlements += attempt.conclude(message, self._publisher.follow)
+                self._outbox.add_lines(attempt)
 
     def _settle(self) -> None:
-        while self._settlements or self._lines or self._cpu:
-            group = self._settlements[:GROUP]
-            log_entries = [(name, entry) for name, lines in self._lines.items() for entry in logs.entries(lines)]
-            answers = self.ledger.settle(self.name, group, log_entries, self._cpu)
-            self._lines.clear()
-            self._cpu.clear()
-            del self._settlements[: len(group)]
-            self._registration.count(group)
-            for settlement, written in zip(group, answers, strict=True):
-                if not written:
-                    log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
-
-    def _gather_lines(self, now: float) -> None:
-        """Take what attempts that still run have printed a moment ago."""
-        for attempt in self._pool.running_attempts():
-            if attempt.unflushed_since is not None and now - attempt.unflushed_since >= FLUSH_AFTER:
-                self._keep_lines(attempt)
+        while self._outbox:
+            self._registration.count(self._outbox.tell())
 
     # -- lease and registration --------------------------------------------------------------------------------------
 
@@ -312,8 +283,7 @@ class Worker(rq.Worker):
         if now < self._beat_at:
             return
         self._plain.tick(now)
-        if self._bell is None:
-            self._listen()
+        self._ears.listen()  # while it fails, each beat looks at every queue and tries again
         state = self.ledger.recover(worker=self.name, lease=LEASE)
         dead = [name for name in state.workers if name != self.name and identity.is_dead(name)]
         recovered = [*state.recovered, *(self.ledger.recover(dead=dead).recovered if dead else ())]
@@ -351,12 +321,12 @@ class Worker(rq.Worker):
             return
         self._reconcile_at = now + RECONCILE_EVERY
         known = {(one.id, one.execution) for attempt in self._pool.attempts() for one in attempt.claimed}
-        known.update((settlement.id, settlement.execution) for settlement in self._settlements)
+        known.update((settlement.id, settlement.execution) for settlement in self._outbox.settlements)
         queues = [queue for function in self.functions.values() for queue in function.queues]
         for queue, id_, execution in self.ledger.held_by(self.name, queues):
             if (id_, execution) not in known:
                 log.warning("%s: given back; it was claimed, and the answer was lost", id_)
-                self._settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
+                self._outbox.settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
 
     def _now_doing(self) -> WorkerStatus:
         if self._pool.running or self._plain.busy:
@@ -365,7 +335,6 @@ class Worker(rq.Worker):
 
     def _begin(self) -> None:
         self._registration.begin()
-        self._commands = PUBSUB_CHANNEL_TEMPLATE % self.name
         self._selector.register(self._plain, selectors.EVENT_READ, self._hear_plain)
         self._selector.register(self._nursery, selectors.EVENT_READ, self._pool.read_nursery)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -377,35 +346,16 @@ class Worker(rq.Worker):
         os.read(reader, 4096)
         return []
 
-    def _listen(self) -> None:
-        """Hear bells and commands from now on; while it fails, each beat looks at every queue and tries again."""
-        with available():
-            self._bell = Subscription(self.connection, [WAKE, CHANGES, self._commands])
-        self._bell_number = self._bell.fileno()
-        self._selector.register(self._bell_number, selectors.EVENT_READ, self._hear)
-
-    def _hang_up(self) -> None:
-        if self._bell is not None:
-            self._selector.unregister(self._bell_number)
-            self._bell.close()
-            self._bell = None
-
-    def _hear(self) -> list[tuple[Place, Message]]:
-        try:
-            for channel, message in self._bell.heard() if self._bell else ():
-                if channel == self._commands:
-                    self._obey(message)
-                elif channel == CHANGES:
-                    self._learn_at = 0.0
-                elif channel == MISSED:
-                    self._learn_at = 0.0
-                    self._hungry.update(self.functions)
-                elif (name := function_of(message.decode())) in self.functions:
-                    self._hungry.add(name)
-        except (RedisError, OSError) as error:
-            log.debug("not listening: %s", error)
-            self._hang_up()
-        return []
+    def _hear(self, channel: str, message: bytes) -> None:
+        if channel == self._commands:
+            self._obey(message)
+        elif channel == CHANGES:
+            self._learn_at = 0.0
+        elif channel == MISSED:
+            self._learn_at = 0.0
+            self._hungry.update(self.functions)
+        elif (name := function_of(message.decode())) in self.functions:
+            self._hungry.add(name)
 
     def _hear_plain(self) -> list[tuple[Place, Message]]:
         if self._plain.hear():
@@ -442,17 +392,17 @@ class Worker(rq.Worker):
         return self._shift.is_over(
             now,
             ended=self._ended + self._plain.ended,
-            busy=bool(self._pool.running or self._settlements or self._plain.working),
+            busy=bool(self._pool.running or self._outbox.settlements or self._plain.working),
             waiting=now < self._away_until or bool(waiting and not self._suspended),
         )
 
     def _end(self) -> None:
         """Give back what has not ended, then leave; what cannot be given back is taken back by others."""
         for attempt in self._pool.drain():
-            self._settlements += attempt.release()
+            self._outbox.settlements += attempt.release()
         for attempt in list(self._pool.attempts()):
-            self._settlements += attempt.requeue()
-            self._keep_lines(attempt)
+            self._outbox.settlements += attempt.requeue()
+            self._outbox.add_lines(attempt)
         self._pool.close()
         self._plain.close()
         try:
@@ -461,7 +411,7 @@ class Worker(rq.Worker):
             self.ledger.recover(dead=[self.name])  # ends the lease, and what was not given back goes to others now
         except StoreUnavailable as error:
             log.warning("%s; what this worker held goes to others in %.0f s", error, LEASE)
-        self._hang_up()
+        self._ears.hang_up()
         signal.set_wakeup_fd(-1)
         self._selector.close()
 
