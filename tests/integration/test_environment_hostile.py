@@ -158,9 +158,15 @@ def test_however_it_stands_still_or_goes_it_ends_and_nothing_is_left(
 
 
 def test_a_time_limit_may_be_a_millisecond(driver: Driver) -> None:
-    environment = driver.warm(DO, timeout=0.001)
-    driver.send(environment, "!time.sleep(60)")
-    assert str(driver.died(environment).error) == "timed out after 1ms"
+    driver.write("function.py", DO)
+    for _ in range(20):
+        environment = driver.warm("function.py:handler", timeout=0.001)
+        [id_] = driver.send(environment, "!time.sleep(60)")
+        died = driver.died(environment)
+        if died.current == id_:
+            break
+        assert died.unstarted == (id_,)  # it had not come to read it within the millisecond: nothing is held against it
+    assert (type(died.error), str(died.error)) == (TimedOut, "timed out after 1ms")
 
 
 def test_a_gigabyte_of_output_is_read_and_dropped(driver: Driver) -> None:
