@@ -67,6 +67,8 @@ class Server:
         self._space = Space(self.data)
         self._refuses = False
         """Whether the server was told to take nothing on."""
+        self._torn = self._healing = False
+        """Whether a write to its file has failed; whether the file is being written anew since."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -139,9 +141,12 @@ class Server:
             if space.scarce:
                 space.drop_ballast()  # it may have ended for want of room
             return ""
-        if space.scarce and ask(self.socket, "INFO persistence").get("aof_last_write_status") != "ok":
-            space.drop_ballast()
-        if self._refuses == space.scarce:
+        if space.scarce:
+            self._healing = False
+            if ask(self.socket, "INFO persistence").get("aof_last_write_status") != "ok":
+                self._torn = True
+                space.drop_ballast()
+        if self._refuses == space.scarce or (self._torn and not space.scarce and not self._healed()):
             return ""
         # The scripts that run what is there are carried out all the same; see ledger/common.lua.
         tell(self.socket, f"CONFIG SET maxmemory {int(space.scarce)}")
@@ -150,6 +155,22 @@ class Server:
             left = space.left >> 20
             return f"the disk of {self.data} has only {left} MB left: nothing new is taken on until it has more"
         return f"there is room again on the disk of {self.data}: events are taken on"
+
+    def _healed(self) -> bool:
+        """Have the file written anew after a write that failed, and say whether that is done. Raises OSError.
+
+        Valkey 9.1 cuts a torn write off in the wrong place once it has rewritten its file, and cannot read on.
+        """
+        if not self._healing:
+            tell(self.socket, "BGREWRITEAOF")
+            self._healing = True
+            return False
+        info = ask(self.socket, "INFO persistence")
+        if "1" in {info.get("aof_rewrite_in_progress"), info.get("aof_rewrite_scheduled")}:
+            return False
+        self._healing = False
+        self._torn = info.get("aof_last_bgrewrite_status") != "ok"
+        return not self._torn
 
     def stop(self) -> None:
         """Stop the server after it has written everything to its file; do nothing if it does not run."""
@@ -218,6 +239,7 @@ class Server:
     def _options(self) -> list[str]:
         self._space.look()
         self._refuses = self._space.scarce
+        self._torn = self._healing = False
         options = {
             "port": "0",
             "unixsocket": str(self.socket),

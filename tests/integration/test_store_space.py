@@ -112,3 +112,25 @@ def test_a_server_that_ended_for_want_of_room_starts_again(disk):
         (account,) = audit(client)
         assert account.accepted in {accepted, accepted + 1}  # the last one was written, or not; it was not answered
         assert account.missing == 0
+
+
+def test_what_is_taken_on_after_a_full_disk_outlives_a_kill_also_after_the_file_was_rewritten(disk):
+    with Server(disk / "data") as server, impatient(server) as client:
+        server.watch_space()
+        ledger = Ledger(client)
+        ledger.publish([[order("before")]])
+        client.bgrewriteaof()
+        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        fill(disk)
+        with suppress(StoreUnavailable):
+            for number in range(1000):
+                ledger.publish([[order(str(number), 10_000)]])
+        server.watch_space()
+        (disk / "filler").unlink()
+        until(lambda: "events are taken on" in server.watch_space(), within=30, every=0.05)
+        assert ledger.publish([[order("after")]]) == [[1]]
+        before = audit(client)
+        os.kill(server.pid, signal.SIGKILL)
+        until(server.collect)
+        server.start()
+        assert (server.repairs, audit(client)) == ([], before)
