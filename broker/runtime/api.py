@@ -171,7 +171,7 @@ class ApiEnvironment:
     # The program's side.
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             end, _ = self._listener.accept()
             if not is_ours(end, self._spec["start"]):
                 end.close()

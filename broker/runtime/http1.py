@@ -138,6 +138,8 @@ def _fields(lines: list[str]) -> dict[str, str]:
 
 
 def _number(text: str, base: int) -> int:
+    if not text.isalnum():  # a sign, `1_000`
+        raise BadRequest("not a length")
     try:
         return int(text, base)
     except ValueError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,6 +308,33 @@ def test_only_processes_of_the_environment_may_ask(driver: Driver) -> None:
         except ConnectionResetError:
             said = b""
     assert said == b""
+
+
+def test_a_stranger_with_the_port_of_our_client_at_another_address_may_not_ask(driver: Driver) -> None:
+    code = "answer([os.environ['AWS_LAMBDA_RUNTIME_API'], connection.sock.getsockname()[1]])"
+    environment = started(driver, code)
+    address, port = json.loads(done(driver, environment).body)
+    host, _, ours = address.partition(":")
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.2", port))
+        stranger.settimeout(10)
+        stranger.connect((host, int(ours)))
+        stranger.sendall(b"GET /2018-06-01/runtime/nothing HTTP/1.1\r\n\r\n")
+        try:
+            said = stranger.recv(1000)
+        except ConnectionResetError:
+            said = b""
+    assert said == b""
+    assert done(driver, environment).ok
+
+
+def test_a_stranger_that_hangs_up_at_once_ends_nothing(driver: Driver) -> None:
+    environment = started(driver, "time.sleep(0.5)\nanswer(os.environ['AWS_LAMBDA_RUNTIME_API'])")
+    host, port = json.loads(done(driver, environment).body).split(":")
+    for _ in range(50):
+        with socket.create_connection((host, int(port)), timeout=10) as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no farewell
+    assert done(driver, environment).ok
 
 
 def test_a_daemon_of_the_function_may_ask(driver: Driver) -> None:
