@@ -6,6 +6,7 @@ name each is told. A change looks at what it is based on once more before it is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from broker.ledger import available
 if TYPE_CHECKING:
     from redis import Redis
 
+log = logging.getLogger("broker")
+
 FUNCTIONS = "broker:functions"
 CHANGES = "broker:functions:changes"
 """The number of changes so far; also the channel on which each is told."""
@@ -31,25 +34,37 @@ def changes(client: Redis) -> int:
 
 
 def read(client: Redis) -> tuple[int, dict[str, Record]]:
-    """Return the number of changes, and the records as they are then. Raises StoreUnavailable."""
+    """Return the number of changes, and the records as they are then, but for those that this broker cannot read.
+
+    Raises StoreUnavailable.
+    """
     with available():
         pipeline = client.pipeline()
         pipeline.get(CHANGES)
         pipeline.hgetall(FUNCTIONS)
         number, rows = pipeline.execute()
-    return int(number or 0), {name.decode(): _decode(row) for name, row in sorted(rows.items())}
+    records = {}
+    for key, row in sorted(rows.items()):
+        name = key.decode(errors="backslashreplace")
+        try:
+            records[name] = _decode(name, row)
+        except DeployFailed as error:
+            log.warning("%s", error)
+    return int(number or 0), records
 
 
 def change(client: Redis, name: str, make: Callable[[Record], Record]) -> Record:
     """Put `make(record)` in the place of a function's record (an empty one when there is none), and return it.
 
     Code that no version of any function refers to any more is removed in the same step; what the new versions refer to
-    must be there. Raises DeployFailed when it is not, StoreUnavailable; whatever `make` raises changes nothing.
+    must be there. Raises DeployFailed when it is not, or when a record cannot be read; StoreUnavailable. What `make`
+    raises changes nothing.
     """
 
     def step(pipe: Any) -> Record:
         rows = pipe.hgetall(FUNCTIONS)
-        records = {key.decode(): _decode(row) for key, row in rows.items()}
+        names = {key.decode(errors="backslashreplace"): row for key, row in rows.items()}
+        records = {each: _decode(each, row) for each, row in names.items()}
         before = codes(records)
         made = records[name] = make(records.get(name, Record(name=name)))
         after = codes(records)
@@ -78,5 +93,10 @@ def codes(records: dict[str, Record]) -> set[str]:
     return {version.code for record in records.values() for version in record.versions.values()}
 
 
-def _decode(row: bytes) -> Record:
-    return msgspec.json.decode(row, type=Record, strict=False)
+def _decode(name: str, row: bytes) -> Record:
+    try:
+        return msgspec.json.decode(row, type=Record, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DeployFailed(
+            f"what Redis holds of the deployed function {name!r} cannot be read by this broker: {error}"
+        ) from error

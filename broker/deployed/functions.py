@@ -148,7 +148,7 @@ def _together(config: Config, records: Mapping[str, Record]) -> Snapshot:
         by_name[name] = main
         if len(live.versions()) > 1:
             split.add(name)
-        triggers += [Trigger(function=name, **trigger) for trigger in record.triggers]
+        triggers += _triggers(name, record)
     return Snapshot(
         by_name=by_name,
         routes=_routes(config, triggers),
@@ -156,6 +156,14 @@ def _together(config: Config, records: Mapping[str, Record]) -> Snapshot:
         versions=versions,
         split=frozenset(split),
     )
+
+
+def _triggers(name: str, record: Record) -> list[Trigger]:
+    try:
+        return [msgspec.convert({**trigger, "function": name}, Trigger) for trigger in record.triggers]
+    except msgspec.ValidationError as error:  # as above
+        log.warning("%s: its triggers cannot be used by this broker: %s", name, error)
+        return []
 
 
 def _routes(config: Config, triggers: list[Trigger]) -> Routes:

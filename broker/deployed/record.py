@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,8 +19,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One deploy; nothing of it ever changes."""
 
     number: int
-    code: str
-    """The SHA-256 of its zip."""
+    code: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    """The SHA-256 of its zip. It names folders, so nothing else may come from Redis."""
     size: int
     """Bytes of the zip."""
     options: dict[str, Any]

@@ -17,6 +17,7 @@ from broker import cli
 from broker import config as configuration
 from broker.deployed import catalog, code, packing
 from broker.deployed.deploying import deploy
+from broker.deployed.functions import Functions
 from broker.deployed.record import LIVE, Alias, Record
 from broker.errors import BadArchive, DeployFailed
 from broker.event import new_event
@@ -291,6 +292,27 @@ def test_a_version_is_made_only_of_code_that_is_all_there(project, pushed, monke
     with pytest.raises(DeployFailed, match="gone again"):
         pushed("a")
     assert catalog.read(project.client) == (0, {})
+
+
+def test_a_record_that_cannot_be_read_hinders_no_other_function(project, pushed, caplog):
+    pushed("a")
+    foreign = {"name": "newer", "triggers": [{"source": "q", "function": "d", "new": 1}]}
+    later = catalog.read(project.client)[1]["d"]
+    foreign["versions"] = {"1": msgspec.to_builtins(later.versions[1])}
+    foreign["aliases"] = {"live": {"version": 1}}
+    rows = {"broken": "{", "bytes": b"\xff", "path": '{"name":"path","versions":{"1":{"code":"../x"}}}'}
+    project.client.hset(catalog.FUNCTIONS, mapping={**rows, "newer": json.dumps(foreign), b"\xfe": "{"})
+    project.client.incr(catalog.CHANGES)
+    now = Functions(project.config, project.client).now
+    assert {"d", "newer"} <= set(now.by_name)
+    assert not {"broken", "bytes", "path"} & set(now.by_name)
+    for name in (*rows, "newer", r"\\xfe"):
+        assert name in caplog.text
+    with pytest.raises(DeployFailed, match="cannot be read"):
+        pushed("b")
+    project.worker()
+    (id,) = send(project, 1)
+    project.ends(id, within=30)
 
 
 def test_two_that_deploy_at_once_make_two_versions(project, pushed):

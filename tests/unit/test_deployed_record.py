@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +85,11 @@ def test_the_version_before_is_the_next_older_one_that_is_kept():
     assert record(1, 4, 7, live=Alias(version=7)).before_live() == 4
     assert record(3, 4, live=Alias(version=3)).before_live() is None
     assert record(1, 2, live=Alias(version=0)).before_live() is None
+
+
+@pytest.mark.parametrize("code", ["", "../../etc", "/../../../../q", "a" * 63, "a" * 64 + "\n", "A" * 64])
+def test_code_that_is_no_hash_is_not_taken_from_redis(code):
+    row = msgspec.json.encode(record(1, live=Alias(version=1)))
+    assert msgspec.json.decode(row.replace(b'"c"', f'"{"c" * 64}"'.encode()), type=Record, strict=False)
+    with pytest.raises(msgspec.ValidationError, match="code"):
+        msgspec.json.decode(row.replace(b'"c"', msgspec.json.encode(code)), type=Record, strict=False)
