@@ -1,22 +1,34 @@
-"""Clockwork: one thread for all sources that work in steps, each stepped when it asked to be."""
+"""Clockwork: one thread for all sources that work in steps, each stepped when it asked to be.
+
+A step yields an errand wherever it would wait for Redis. The errands of all steps under way are carried out together,
+so that a thousand ticks that fall due at once take a few round trips, and a step with many errands holds up no other.
+"""
 
 from __future__ import annotations
 
 import heapq
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from broker.errors import BrokerError, QueueFull, StoreUnavailable
+from broker.source import Publish
 
 if TYPE_CHECKING:
     from threading import Event as Flag
 
-    from broker.source import Steps
+    from broker.source import Errand, Steps, Work
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds before a source that failed is stepped again; they double up to the second."""
+
+GROUP = 500
+"""No step begins while so many events and commands are to be carried out: those due next would wait for all of them."""
+
+
+TOGETHER = 0.003
+"""Seconds between two visits to Redis at the least, when there is time: what falls due meanwhile goes together."""
 
 
 class _Member:
@@ -35,48 +47,85 @@ class _Member:
 class Clockwork:
     """Steps its sources until told to stop. One that fails waits and is tried again; the others go on."""
 
-    def __init__(self, sources: Mapping[str, Callable[[], Steps]], stopping: Flag) -> None:
-        """Take how to begin each source, by name."""
+    def __init__(
+        self,
+        sources: Mapping[str, Callable[[], Steps]],
+        carry_out: Callable[[Sequence[Errand]], Sequence[Any]],
+        stopping: Flag,
+    ) -> None:
+        """Take how to begin each source, by name; `carry_out` returns the answer to each errand, or its error."""
         self._members = [_Member(name, make) for name, make in sources.items()]
+        self._carry_out = carry_out
         self._stopping = stopping
+        self._due = [(0.0, number) for number in range(len(self._members))]
+        """A heap: when each source is to be stepped that is not under way."""
+        self._under_way: list[tuple[int, Work[float], Errand]] = []
+        self._went_on = 0.0
+        self._away: StoreUnavailable | None = None
         self._away_for = 0.0
 
     def run(self) -> None:
-        """Step them, the one that is due first, until `stopping` is set."""
-        due = [(0.0, number) for number in range(len(self._members))]
-        while due and not self._stopping.is_set():
-            moment, number = due[0]
-            if (rest := moment - time.monotonic()) > 0:
-                self._stopping.wait(rest)
+        """Step them, the one that is due first, until `stopping` is set; what is under way then is completed."""
+        while self._under_way or not self._stopping.is_set():
+            if not self._stopping.is_set():
+                self._begin_due()
+            if self._under_way:
+                self._go_on()
+            if self._away:
+                self._pause(self._away)
+                self._away = None
                 continue
-            try:
-                rest = self._turn(self._members[number])
-                self._away_for = 0.0
-            except StoreUnavailable as error:
-                self._pause(error)
-            else:
-                heapq.heapreplace(due, (time.monotonic() + rest, number))
+            self._away_for = 0.0
+            if not self._under_way:
+                begin = max(self._due[0][0], self._went_on + TOGETHER)
+                self._stopping.wait(max(0.0, begin - time.monotonic()))
 
-    def _turn(self, member: _Member) -> float:
-        """Step one source; return the seconds until it is due again."""
-        log = logging.getLogger(f"broker.source.{member.name}")
+    def _begin_due(self) -> None:
+        """Begin the steps of the sources that are due."""
+        now, size = time.monotonic(), sum(_size(errand) for *_, errand in self._under_way)
+        while self._due and self._due[0][0] <= now and size < GROUP and not self._away:
+            _, number = heapq.heappop(self._due)
+            errand = self._resume(number, self._turn(self._members[number]), None)
+            size += 1 if errand is None else _size(errand)
+
+    def _go_on(self) -> None:
+        """Carry out what all steps under way ask for."""
+        under_way, self._under_way = self._under_way, []
+        self._went_on = time.monotonic()
+        answers = self._carry_out([errand for *_, errand in under_way])
+        for (number, work, _), answer in zip(under_way, answers, strict=True):
+            self._resume(number, work, answer)
+
+    def _resume(self, number: int, work: Work[float], answer: Any) -> Errand | None:
+        """Let a step go on until its next errand, which is returned, or to its end."""
+        try:
+            errand = work.throw(answer) if isinstance(answer, Exception) else work.send(answer)
+        except StopIteration as end:
+            heapq.heappush(self._due, (time.monotonic() + end.value, number))
+            return None
+        self._under_way.append((number, work, errand))
+        return errand
+
+    def _turn(self, member: _Member) -> Work[float]:
+        """Step one source; return the seconds until it is due again, whatever happens."""
         try:
             if member.steps is None:
                 steps = member.make()
-                rest = steps.start()
+                rest = yield from steps.start()
                 member.steps = steps
             else:
-                rest = member.steps.step()
+                rest = yield from member.steps.step()
                 member.wait = FIRST_WAIT
-        except StoreUnavailable:
-            raise
+        except StoreUnavailable as error:
+            self._away = error
+            return 0.0
         except QueueFull as error:
-            log.warning("%s: %s; trying again in %.1f s", member.name, error, member.wait)
+            _log(member).warning("%s: %s; trying again in %.1f s", member.name, error, member.wait)
         except BrokerError as error:
-            log.error("%s: %s; it starts again in %.1f s", member.name, error, member.wait)  # noqa: TRY400 -- says all
+            _log(member).error("%s: %s; it starts again in %.1f s", member.name, error, member.wait)
             member.steps = None
-        except Exception:  # the border to a source, which may be anybody's code
-            log.exception("%s died; it starts again in %.1f s", member.name, member.wait)
+        except Exception:  # noqa: BLE001 -- the border to a source, which may be anybody's code
+            _log(member).exception("%s died; it starts again in %.1f s", member.name, member.wait)
             member.steps = None
         else:
             return rest
@@ -90,3 +139,11 @@ class Clockwork:
         self._away_for = min(LONGEST_WAIT, max(FIRST_WAIT, self._away_for * 2))
         logging.getLogger("broker.source").warning("%s; trying again in %.1f s", error, self._away_for)
         self._stopping.wait(self._away_for)
+
+
+def _log(member: _Member) -> logging.Logger:
+    return logging.getLogger(f"broker.source.{member.name}")
+
+
+def _size(errand: Errand) -> int:
+    return len(errand.events) if isinstance(errand, Publish) else 1

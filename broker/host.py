@@ -15,6 +15,7 @@ from broker.clockwork import Clockwork
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
 from broker.doorbell import Doorbell
+from broker.errands import Errands
 from broker.errors import BrokerError, QueueFull, StoreUnavailable
 from broker.ledger import Ledger, available
 from broker.publisher import USUAL, GroupCommit, Publisher
@@ -100,10 +101,9 @@ class Replies:
 class HostContext:
     """What one running source may use; see broker.source.SourceContext."""
 
-    def __init__(self, host: Host, name: str, *, patient: bool = True) -> None:
-        """Take the host and the source's name; not `patient`, publishing fails at once when it cannot be done now."""
+    def __init__(self, host: Host, name: str) -> None:
+        """Take the host and the source's name."""
         self._host = host
-        self._patient = patient
         self.name = name
         self.root: Path = host.config.root
         self.redis: Redis = host.client
@@ -118,7 +118,7 @@ class HostContext:
             try:
                 return self._host.publisher.publish(events, how)
             except (StoreUnavailable, QueueFull) as error:
-                if self.stopping.is_set() or not self._patient:
+                if self.stopping.is_set():
                     raise
                 self.log.warning("%s: %s; trying again in %.1f s", self.name, error, wait)
                 self.stopping.wait(wait)
@@ -207,7 +207,7 @@ class Host:
         ]
         if stepped:
             begin = {name: partial(self._begin, name, source) for name, source in stepped.items()}
-            clockwork = Clockwork(begin, self.stopping)
+            clockwork = Clockwork(begin, Errands(self.publisher, self.client).carry_out, self.stopping)
             threads.append(threading.Thread(target=clockwork.run, name="clockwork", daemon=True))
         for thread in threads:
             thread.start()
@@ -222,7 +222,7 @@ class Host:
         self._deploys.close()
 
     def _begin(self, name: str, source: Source) -> Steps:
-        return source.steps(HostContext(self, name, patient=False))
+        return source.steps(HostContext(self, name))
 
     def _keep_running(self, name: str, source: Source) -> None:
         context = HostContext(self, name)

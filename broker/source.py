@@ -13,12 +13,13 @@ import importlib.util
 import inspect
 import logging
 import sys
+from collections.abc import Generator
 from concurrent.futures import Future
 from hashlib import blake2b
 from pathlib import Path
 from threading import Event as Flag
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from redis import Redis
+
+T = TypeVar("T")
 
 ENTRY_POINTS = "broker.sources"
 
@@ -116,13 +119,32 @@ class SourceContext(Protocol):
         """Return the host's one object under `key`, made by the first source that asks."""
 
 
-class Steps(Protocol):
-    """A source at work that never waits: it says when it wants to be stepped next."""
+class Publish(msgspec.Struct, frozen=True, kw_only=True):
+    """The errand to publish events; its answer is their receipts, or QueueFull or StoreUnavailable is raised."""
 
-    def start(self) -> float:
+    events: Sequence[Event]
+    how: Publishing = Publishing()
+
+
+class Command(msgspec.Struct, frozen=True):
+    """The errand of one command to Redis; its answer is the reply, or StoreUnavailable is raised."""
+
+    words: tuple[str | bytes | float, ...]
+
+
+Errand = Publish | Command
+
+Work = Generator[Errand, Any, T]
+"""What yields an errand wherever it would wait for Redis, is sent the answer, and returns a T in the end."""
+
+
+class Steps(Protocol):
+    """A source at work that never waits: it yields its errands, and says when it wants to be stepped next."""
+
+    def start(self) -> Work[float]:
         """Begin; return the seconds until the first step."""
 
-    def step(self) -> float:
+    def step(self) -> Work[float]:
         """Do what is due; return the seconds until the next step. It is repeated after StoreUnavailable, QueueFull."""
 
 
@@ -139,8 +161,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def steps(self, context: SourceContext) -> Steps:
         """Return the source as steps; one thread takes those of all sources that have this method, instead of `run`.
 
-        For sources of which there may be thousands. `context.publish` does not wait then: it raises StoreUnavailable
-        or QueueFull at once.
+        For sources of which there may be thousands: the errands of those that are due at once are carried out together.
         """
         raise NotImplementedError
 

@@ -10,15 +10,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from broker.errors import QueueFull, StoreUnavailable
 from broker.quantity import Duration
-from broker.source import Source, SourceContext
+from broker.source import Source
 from sources._schedule.scheduled import TYPE, scheduled
 from sources._schedule.ticker import Ticker, wall_clock
 from sources._schedule.ticks import Cron, Every, Once, Ticks, find_moment, find_zone, following
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from broker.source import SourceContext
 
 SHORTEST = Duration(0.1)
 
@@ -88,21 +87,6 @@ class Schedule(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def aws(self, event: dict[str, Any], attempt: int) -> Any:
         """Return EventBridge's scheduled event."""
         return scheduled(event) if event["type"] == TYPE else super().aws(event, attempt)
-
-    def run(self, context: SourceContext, clock: Callable[[], datetime] = wall_clock) -> None:
-        """Publish the ticks until `context.stopping` is set; `clock` returns the time in UTC.
-
-        Raises StoreUnavailable while Redis is away: then the cursor tells the next start where to go on.
-        """
-        ticker = Ticker(self, context, clock)
-        try:
-            rest = ticker.start()
-            while not context.stopping.wait(rest):
-                rest = ticker.step()
-        except (QueueFull, StoreUnavailable):
-            if not context.stopping.is_set():
-                raise
-            context.log.info("%s: stopped before a due run was published; it is made up for", context.name)
 
     def steps(self, context: SourceContext) -> Ticker:
         """Return the ticker: a host has one thread for all its schedules."""

@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.clockwork import Clockwork
 from broker.errors import BrokerError
 from broker.event import Event, invocation_id
-from broker.source import Ended, Outcome, Publishing, Receipt, Source
+from broker.ledger import available
+from broker.source import Ended, Errand, Outcome, Publish, Publishing, Receipt, Source, T, Work
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -116,6 +118,12 @@ class RealContext:
                 self._shared[key] = make()
             return self._shared[key]
 
+    def carry_out(self, errand: Errand) -> Any:
+        if isinstance(errand, Publish):
+            return self.publish(errand.events, errand.how)
+        with available():
+            return self.redis.execute_command(*errand.words)
+
     # What the test calls.
 
     def close(self) -> None:
@@ -169,6 +177,35 @@ class RealContext:
         ]
 
 
+def alone(work: Work[T], context: RealContext) -> T:
+    """Do one step, each errand as it comes; what goes wrong is raised here."""
+    answer = None
+    while True:
+        try:
+            errand = work.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = context.carry_out(errand)
+
+
+def run_in_host(source: Source, context: RealContext) -> None:
+    """Run the source as a host does, until `context.stopping` is set."""
+    if type(source).steps is Source.steps:
+        source.run(context)
+        return
+
+    def carry_out(errands: Sequence[Errand]) -> list[Any]:
+        answers: list[Any] = []
+        for errand in errands:
+            try:
+                answers.append(context.carry_out(errand))
+            except BrokerError as error:
+                answers.append(error)
+        return answers
+
+    Clockwork({context.name: lambda: source.steps(context)}, carry_out, context.stopping).run()
+
+
 @contextmanager
 def running(source: Source, context: RealContext, *, stops_within: float = 1) -> Iterator[RealContext]:
     """Run the source in a thread; stop it at the end, within a second, and raise what it raised."""
@@ -176,7 +213,7 @@ def running(source: Source, context: RealContext, *, stops_within: float = 1) ->
 
     def run() -> None:
         try:
-            source.run(context)
+            run_in_host(source, context)
         except BaseException as error:  # noqa: BLE001 -- handed to the test's thread
             raised.append(error)
 

@@ -6,8 +6,9 @@ import os
 import re
 import tomllib
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def _read(reader: Reader, document: dict[str, Any], path: Path) -> Config:
         for name, table, place in _named(reader, document, "layers")
     }
     tables = _named(reader, document, "sources")
-    sources = {name: _source(reader, table, place, path.parent) for name, table, place in tables}
+    find_once = cache(partial(find, root=path.parent))  # to look for a kind takes longer than to read a table
+    sources = {name: _source(reader, table, place, find_once) for name, table, place in tables}
     # Also of a source that is wrong otherwise: a destination may still name it.
     kinds = {name: str(table.get("kind")) for name, table, _ in tables if isinstance(table, dict)}
     triggers = [reader.struct(Trigger, table, place, partial=True) for table, place in _triggers(reader, document)]
@@ -155,7 +157,7 @@ def _triggers(reader: Reader, document: dict[str, Any]) -> list[tuple[Any, str]]
     return [(table, f"triggers#{number}") for number, table in enumerate(tables, 1)]
 
 
-def _source(reader: Reader, table: Any, place: str, root: Path) -> Source | None:
+def _source(reader: Reader, table: Any, place: str, find_kind: Callable[[str], type[Source]]) -> Source | None:
     if not isinstance(table, dict):
         reader.wrong(place, f"expected a table, got {reader.show(table, place)}")
         return None
@@ -167,7 +169,7 @@ def _source(reader: Reader, table: Any, place: str, root: Path) -> Source | None
         reader.wrong(inside(place, "kind"), f'expected the kind of source, such as "file"{got}')
         return None
     try:
-        made = find(kind, root)
+        made = find_kind(kind)
     except Exception as error:  # noqa: BLE001 -- the border to a third party's module
         reader.wrong(inside(place, "kind"), reader.redact(str(error), place))
         return None

@@ -9,17 +9,17 @@ Keys, after the source's prefix:
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from broker.event import rfc3339
-from broker.ledger import available
+from broker.source import Command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis import Redis
+    from broker.source import Work
 
 # Forward only, as a second host may be ahead; and only for the same schedule, as a host that still runs the old
 # configuration must not write over the new one's. Due times have one width, so they compare as text.
@@ -41,52 +41,46 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cursor:
-    """The cursor of one schedule. All methods raise StoreUnavailable while Redis is away."""
+    """The cursor of one schedule. What its methods return is carried out where it is yielded from."""
 
-    def __init__(self, redis: Redis, prefix: str, schedule: str) -> None:
+    def __init__(self, prefix: str, schedule: str) -> None:
         """Take what identifies the schedule: once its expression is changed, its past says nothing any more."""
-        self._redis = redis
         self._key = f"{prefix}cursor"
         self._waiting = f"{prefix}waiting"
         self._schedule = schedule
 
-    def load(self) -> datetime | None:
+    def load(self) -> Work[datetime | None]:
         """Return the last due time dealt with; None when this schedule has never run."""
-        with available():
-            due, schedule = cast("list[bytes | None]", self._redis.hmget(self._key, ["due", "schedule"]))
+        due, schedule = yield Command(("HMGET", self._key, "due", "schedule"))
         if due is None or schedule is None or schedule.decode() != self._schedule:
             return None
         return datetime.fromisoformat(due.decode())
 
-    def begin(self, now: datetime) -> None:
+    def begin(self, now: datetime) -> Work[None]:
         """Start anew: what was due up to now is no concern."""
-        with available():
-            self._redis.hset(self._key, mapping={"due": rfc3339(now), "schedule": self._schedule})
+        yield Command(("HSET", self._key, "due", rfc3339(now), "schedule", self._schedule))
 
-    def move(self, due: datetime) -> bool:
+    def move(self, due: datetime) -> Work[bool]:
         """Note that all up to `due` is dealt with; False when that had been noted already, by another host."""
-        with available():
-            return bool(self._redis.eval(_MOVE, 1, self._key, rfc3339(due), self._schedule))
+        moved = yield Command(("EVAL", _MOVE, 1, self._key, rfc3339(due), self._schedule))
+        return bool(moved)
 
-    def enqueue(self, ticks: Sequence[datetime], *, missed: bool) -> int:
+    def enqueue(self, ticks: Sequence[datetime], *, missed: bool) -> Work[int]:
         """Let ticks wait for their turn; return how many wait now."""
         flag = " missed" if missed else ""
-        with available():
-            pipeline = self._redis.pipeline()
-            pipeline.zadd(self._waiting, {f"{rfc3339(tick)}{flag}": tick.timestamp() for tick in ticks})
-            pipeline.zcard(self._waiting)
-            return int(pipeline.execute()[1])
+        entries = [word for tick in ticks for word in (tick.timestamp(), f"{rfc3339(tick)}{flag}")]
+        yield Command(("ZADD", self._waiting, *entries))
+        count: int = yield Command(("ZCARD", self._waiting))
+        return count
 
-    def first_waiting(self) -> Waiting | None:
+    def first_waiting(self) -> Work[Waiting | None]:
         """Return the tick that has waited longest."""
-        with available():
-            entries = cast("list[bytes]", self._redis.zrange(self._waiting, 0, 0))
+        entries: list[bytes] = yield Command(("ZRANGE", self._waiting, 0, 0))
         if not entries:
             return None
         due, _, flag = entries[0].decode().partition(" ")
         return Waiting(due=datetime.fromisoformat(due).astimezone(UTC), missed=bool(flag), entry=entries[0])
 
-    def remove(self, waiting: Waiting) -> None:
+    def remove(self, waiting: Waiting) -> Work[None]:
         """Forget a tick that has been published."""
-        with available():
-            self._redis.zrem(self._waiting, cast("Any", waiting.entry))
+        yield Command(("ZREM", self._waiting, waiting.entry))

@@ -1,7 +1,7 @@
 """Ticker: publish one schedule's ticks as they fall due, make up for missed ones, keep runs from overlapping.
 
-A step never waits; it returns the seconds until the next one. So one thread steps any number of tickers: see
-broker/clockwork.py.
+A step never waits: it yields what it wants of Redis, and returns the seconds until the next one. So one thread steps
+any number of tickers, and what falls due at once goes to Redis together: see broker/clockwork.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from broker.event import Event, new_event
-from broker.source import Publishing
+from broker.source import Publish, Publishing
 from sources._schedule.cursor import Cursor
 from sources._schedule.scheduled import TYPE
 from sources._schedule.ticks import Ticks, between, jitter, last, stamp
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from zoneinfo import ZoneInfo
 
-    from broker.source import SourceContext
+    from broker.source import SourceContext, Work
     from sources.schedule import Schedule
 
 RECHECK = 5.0
@@ -61,7 +61,7 @@ class Ticker:
         self._catch_up_window = timedelta(seconds=schedule.catch_up)
         self._overlap = schedule.overlap
         self._how = Publishing(track=schedule.overlap != "allow")
-        self._cursor = Cursor(context.redis, context.prefix, f"{schedule.expression} {schedule.timezone}")
+        self._cursor = Cursor(context.prefix, f"{schedule.expression} {schedule.timezone}")
         self._position = clock()
         self._next: datetime | None = None
         self._tried: datetime | None = None
@@ -69,39 +69,39 @@ class Ticker:
         self._read_last = self._position
         self._has_waiting = False
 
-    def start(self) -> float:
+    def start(self) -> Work[float]:
         """Go on from the cursor, or begin now if there is none; return the seconds until the first step."""
         now = self._clock()
-        position = self._cursor.load()
+        position = yield from self._cursor.load()
         if position is None:
-            self._begin(now)
+            yield from self._begin(now)
         else:
             self._stand_at(position)
             self._read_last = max(now, position)  # the clock was there once
-            self._watch_clock(now)
-            self._catch_up(now)
+            yield from self._watch_clock(now)
+            yield from self._catch_up(now)
         if self._overlap == "queue":
-            self._give_turn()
+            yield from self._give_turn()
         else:
-            self._free_waiting()
+            yield from self._free_waiting()
         return self._rest()
 
-    def step(self) -> float:
+    def step(self) -> Work[float]:
         """Do what is due; return the seconds until the next step."""
         now = self._clock()
-        self._watch_clock(now)
+        yield from self._watch_clock(now)
         if self._how.track:
             for ended in self._context.ended():
                 self._context.log.debug("%s: the run of %s has ended", self._context.name, ended.event)
         if self._next is not None and self._next == self._tried:  # it was not missed, however late it is by now
-            self._deal([self._next], missed=False)
+            yield from self._deal([self._next], missed=False)
         if self._next is not None and now - self._release(self._next) > LATE:
-            self._catch_up(now)
+            yield from self._catch_up(now)
         while self._next is not None and self._release(self._next) <= now and not self._context.stopping.is_set():
             self._tried = self._next
-            self._deal([self._next], missed=False)
+            yield from self._deal([self._next], missed=False)
         if self._has_waiting:
-            self._give_turn()
+            yield from self._give_turn()
         return self._rest()
 
     def _rest(self) -> float:
@@ -114,15 +114,15 @@ class Ticker:
         """Return when the tick is to be published."""
         return tick + jitter(self._context.name, tick, self._jitter) if self._jitter else tick
 
-    def _begin(self, now: datetime) -> None:
-        self._cursor.begin(now)
+    def _begin(self, now: datetime) -> Work[None]:
+        yield from self._cursor.begin(now)
         self._stand_at(now)
 
     def _stand_at(self, position: datetime) -> None:
         self._position = position
         self._next = self._ticks.after(position)
 
-    def _watch_clock(self, now: datetime) -> None:
+    def _watch_clock(self, now: datetime) -> Work[None]:
         if self._read_last - now > NOTICED:
             self._context.log.warning(
                 "%s: the clock went back to %s; what has run by then is not run again", self._context.name, stamp(now)
@@ -135,12 +135,12 @@ class Ticker:
                 self._context.name,
                 stamp(self._position),
             )
-            self._begin(now)
+            yield from self._begin(now)
 
-    def _catch_up(self, now: datetime) -> None:
+    def _catch_up(self, now: datetime) -> Work[None]:
         """Deal with what fell due while nobody looked, as `missed` says."""
         # Another host may have dealt with it.
-        position = max(self._position, self._cursor.load() or self._position)
+        position = max(self._position, (yield from self._cursor.load()) or self._position)
         # All that is due by then has also passed its jitter; what is younger takes the usual way.
         until = now - self._jitter
         since = max(position, min(until, now - self._catch_up_window))
@@ -153,13 +153,13 @@ class Ticker:
             self._say_missed(since, newest, "running all of them")
             missed = between(self._ticks, since, newest)
             while (group := list(islice(missed, GROUP))) and not self._context.stopping.is_set():
-                self._deal(group, missed=True)
+                yield from self._deal(group, missed=True)
         elif self._missed == "once":
             self._say_missed(since, newest, "running the last one")
-            self._deal([newest], missed=True)
+            yield from self._deal([newest], missed=True)
         else:
             self._say_missed(since, newest, 'not run, as missed = "skip"')
-            self._cursor.move(newest)
+            yield from self._cursor.move(newest)
             self._stand_at(newest)
 
     def _say_missed(self, since: datetime, until: datetime, then: str) -> None:
@@ -168,48 +168,51 @@ class Ticker:
             "%s: missed the runs due from %s to %s: %s", self._context.name, first and stamp(first), stamp(until), then
         )
 
-    def _deal(self, ticks: Sequence[datetime], *, missed: bool) -> None:
+    def _deal(self, ticks: Sequence[datetime], *, missed: bool) -> Work[None]:
         """Publish or keep the ticks, which are in order, and move the cursor past them."""
         if self._overlap == "allow":
-            self._context.publish([self._event(tick, missed=missed) for tick in ticks], self._how)
-            self._cursor.move(ticks[-1])
+            yield self._publish(ticks, missed=missed)
+            yield from self._cursor.move(ticks[-1])
         elif self._overlap == "queue":
-            count = self._cursor.enqueue(ticks, missed=missed)
-            self._cursor.move(ticks[-1])
+            count = yield from self._cursor.enqueue(ticks, missed=missed)
+            yield from self._cursor.move(ticks[-1])
             self._has_waiting = True
             if count > 1 and count & (count - 1) == 0:  # at 2, 4, 8 ...: a queue that grows is to be seen, not to flood
                 self._context.log.warning("%s: %d runs wait for their turn", self._context.name, count)
         else:
             for tick in ticks:
-                self._publish_or_skip(tick, missed=missed)
+                yield from self._publish_or_skip(tick, missed=missed)
         self._stand_at(ticks[-1])
 
-    def _publish_or_skip(self, tick: datetime, *, missed: bool) -> None:
+    def _publish_or_skip(self, tick: datetime, *, missed: bool) -> Work[None]:
         if not self._context.open():
-            self._context.publish([self._event(tick, missed=missed)], self._how)
-            self._cursor.move(tick)
-        elif self._cursor.move(tick):
+            yield self._publish([tick], missed=missed)
+            yield from self._cursor.move(tick)
+        elif (yield from self._cursor.move(tick)):
             # Had it not moved, then the run that is still going would be this very one, published by another host.
             self._context.log.warning(
                 "%s: the run due at %s is skipped, as the one before still runs", self._context.name, stamp(tick)
             )
 
-    def _give_turn(self) -> None:
+    def _give_turn(self) -> Work[None]:
         """Publish the tick that waits longest, when nothing of this source runs."""
-        while waiting := self._cursor.first_waiting():
+        while waiting := (yield from self._cursor.first_waiting()):
             # Asked after looking: had another host published this tick meanwhile, it would be open, or ended and then
             # published again under the same id.
             if self._context.stopping.is_set() or self._context.open():
                 break
-            self._context.publish([self._event(waiting.due, missed=waiting.missed)], self._how)
-            self._cursor.remove(waiting)
+            yield self._publish([waiting.due], missed=waiting.missed)
+            yield from self._cursor.remove(waiting)
         self._has_waiting = waiting is not None
 
-    def _free_waiting(self) -> None:
+    def _free_waiting(self) -> Work[None]:
         """Publish what has waited since `overlap` was "queue"."""
-        while (waiting := self._cursor.first_waiting()) and not self._context.stopping.is_set():
-            self._context.publish([self._event(waiting.due, missed=waiting.missed)], self._how)
-            self._cursor.remove(waiting)
+        while (waiting := (yield from self._cursor.first_waiting())) and not self._context.stopping.is_set():
+            yield self._publish([waiting.due], missed=waiting.missed)
+            yield from self._cursor.remove(waiting)
+
+    def _publish(self, ticks: Sequence[datetime], *, missed: bool) -> Publish:
+        return Publish(events=[self._event(tick, missed=missed) for tick in ticks], how=self._how)
 
     def _event(self, tick: datetime, *, missed: bool) -> Event:
         late = max(0.0, (self._clock() - self._release(tick)).total_seconds())

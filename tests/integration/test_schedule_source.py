@@ -20,7 +20,7 @@ from broker.quantity import Duration
 from sources._schedule.ticker import Ticker
 from sources.schedule import Schedule
 from tests.conftest import until
-from tests.source_context import RealContext, running
+from tests.source_context import RealContext, alone, running
 
 START = datetime(2026, 11, 23, 12, 0, 0, 500_000, tzinfo=UTC)
 EVERY_10S = Schedule(every=Duration(10))
@@ -74,7 +74,10 @@ def live(schedule, context, now, seconds, prepare=None):
     context.stopping = time
     if prepare:
         prepare(time)
-    schedule.run(context, time)
+    steps = Ticker(schedule, context, time)
+    rest = alone(steps.start(), context)
+    while not time.wait(rest):
+        rest = alone(steps.step(), context)
     return now + time.length
 
 
@@ -244,16 +247,17 @@ import os, signal, sys
 from pathlib import Path
 from redis import Redis
 from broker.quantity import Duration
-from sources._schedule.ticker import Ticker
 from sources.schedule import Schedule
-from tests.source_context import RealContext
+from tests.source_context import RealContext, run_in_host
 
 class Killed(RealContext):
     def publish(self, events, how):
         super().publish(events, how)
         os.kill(os.getpid(), signal.SIGKILL)
 
-Schedule(every=Duration(0.2), missed="all").run(Killed(Redis.from_url(sys.argv[1]), Path(), name="nightly"))
+run_in_host(
+    Schedule(every=Duration(0.2), missed="all"), Killed(Redis.from_url(sys.argv[1]), Path(), name="nightly")
+)
 """
 
 
@@ -419,7 +423,7 @@ def test_a_tick_that_cannot_be_published_now_is_repeated_alone_and_what_fell_due
     clock = Simulated(START, 3600)
     context.stopping = clock
     steps = Ticker(Schedule(every=Duration(10)), context, clock)
-    steps.start()
+    alone(steps.start(), context)
     clock.wait(10)
     away = [StoreUnavailable("away")]
 
@@ -429,10 +433,10 @@ def test_a_tick_that_cannot_be_published_now_is_repeated_alone_and_what_fell_due
 
     context.on_publish = refuse
     with pytest.raises(StoreUnavailable):
-        steps.step()
+        alone(steps.step(), context)
     clock.wait(60)
     away.clear()
-    steps.step()
+    alone(steps.step(), context)
     assert [(record["id"][11:19], record["data"]["missed"]) for record in context.records()] == [
         ("12:00:10", False),
         ("12:01:10", True),

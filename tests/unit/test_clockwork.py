@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from broker.clockwork import Clockwork
+from broker.clockwork import GROUP, Clockwork
 from broker.errors import QueueFull, SourceError, StoreUnavailable
+from broker.source import Command
 from tests.conftest import until
 
 
@@ -21,12 +22,14 @@ class Counting:
         self.threads = set()
 
     def start(self):
+        yield from ()
         return 0.0
 
     def step(self):
         self.threads.add(threading.get_ident())
         self.then(self.taken + 1)
         self.taken += 1
+        yield from ()
         return 0.01
 
 
@@ -35,8 +38,8 @@ def running():
     stopping = threading.Event()
     threads = []
 
-    def run(sources):
-        thread = threading.Thread(target=Clockwork(sources, stopping).run)
+    def run(sources, carry_out=None):
+        thread = threading.Thread(target=Clockwork(sources, carry_out, stopping).run)
         thread.start()
         threads.append(thread)
 
@@ -104,3 +107,110 @@ def test_one_line_tells_that_redis_is_away_for_all_of_them(running, caplog):
     assert caplog.text.count("away; trying again") < 10
     away.clear()
     until(lambda: all(one.taken for one in sources))
+
+
+class Asking:
+    """Asks for the command `name` in its start, and for `errands` more in each step."""
+
+    def __init__(self, name, errands=1):
+        self.name = name
+        self.errands = errands
+        self.answers = []
+        self.taken = 0
+
+    def start(self):
+        yield Command(("START", self.name))
+        return 0.0
+
+    def step(self):
+        for number in range(self.errands):
+            self.answers.append((yield Command((self.name, number))))
+        self.taken += 1
+        return 0.01
+
+
+def by_name(sources):
+    return {one.name: (lambda one=one: one) for one in sources}
+
+
+def test_what_many_want_at_once_is_carried_out_together(running):
+    calls = []
+
+    def carry_out(errands):
+        calls.append(len(errands))
+        return [errand.words for errand in errands]
+
+    sources = [Asking(str(number)) for number in range(100)]
+    running(by_name(sources), carry_out)
+    until(lambda: all(one.taken for one in sources))
+    assert calls[:2] == [100, 100], "the starts, then the first steps"
+    assert all(one.answers[0] == (one.name, 0) for one in sources)
+
+
+def test_no_step_begins_while_there_is_enough_to_carry_out(running):
+    calls = []
+
+    def carry_out(errands):
+        calls.append(len(errands))
+        return [None] * len(errands)
+
+    sources = [Asking(str(number)) for number in range(GROUP + 100)]
+    running(by_name(sources), carry_out)
+    until(lambda: all(one.taken for one in sources))
+    assert max(calls) == GROUP
+
+
+def test_an_error_is_raised_where_the_errand_was_yielded_and_nowhere_else(running, caplog):
+    full = QueueFull("g", 1)
+
+    def carry_out(errands):
+        return [full if errand.words == ("stuck", 0) else None for errand in errands]
+
+    stuck, other = Asking("stuck"), Asking("other")
+    running(by_name([stuck, other]), carry_out)
+    until(lambda: other.taken >= 10)
+    assert stuck.answers == []
+    assert f"stuck: {full}; trying again" in caplog.text
+
+
+def test_a_step_with_many_errands_holds_up_no_other(running):
+    class Busy(Asking):
+        def step(self):
+            while not finish.is_set():
+                self.answers.append((yield Command(("more",))))
+            self.taken += 1
+            return 10.0
+
+    finish = threading.Event()
+    busy, other = Busy("busy"), Asking("other")
+    running(by_name([busy, other]), lambda errands: [None] * len(errands))
+    until(lambda: other.taken >= 5)
+    assert busy.answers
+    assert not busy.taken
+    finish.set()
+
+
+def test_what_is_under_way_when_it_is_told_to_stop_is_completed():
+    stopping = threading.Event()
+    one = Asking("one", errands=3)
+
+    def carry_out(errands):
+        if errands[0].words == ("one", 0):
+            stopping.set()
+        return [None] * len(errands)
+
+    Clockwork(by_name([one]), carry_out, stopping).run()
+    assert one.taken == 1
+    assert len(one.answers) == 3
+
+
+def test_a_stop_while_redis_is_away_is_heard():
+    stopping = threading.Event()
+
+    def carry_out(errands):
+        stopping.set()
+        return [StoreUnavailable("away")] * len(errands)
+
+    one = Asking("one")
+    Clockwork(by_name([one]), carry_out, stopping).run()
+    assert not one.taken
