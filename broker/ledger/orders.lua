@@ -64,7 +64,8 @@ local function wait_for_quiet(order, now_iso)
   local superseded = id and supersede(id, now_iso) and id
   first = superseded and tonumber(first) or now
   local due = now + math.max(flow.quiet, order.extra.delay or 0)
-  if flow.longest then due = math.min(due, first + flow.longest) end
+  -- It may be over already, when `debounce_max` was made shorter meanwhile.
+  if flow.longest then due = math.max(now, math.min(due, first + flow.longest)) end
   call('SET', key, string.format('%.3f', first) .. ':' .. order.id, 'PX', math.ceil((due - now) * 1000) + 1)
   call('ZADD', SCHEDULED .. order.line.queue, due, order.id) -- at once: the next of this call may take its place
   rung[order.line.queue] = true

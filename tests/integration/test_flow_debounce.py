@@ -72,6 +72,15 @@ def test_a_stream_without_quiet_runs_after_the_longest_wait(driver):
     assert driver.client.zscore("rq:scheduled:f", "c") == pytest.approx(began + 400, abs=0.01)
 
 
+def test_one_whose_longest_wait_is_over_since_it_was_made_shorter_is_due_at_once(driver):
+    driver.publish(calm(driver, "a", longest=900))
+    began = driver.client.zscore("rq:scheduled:f", "a") - 600
+    driver.client.set("broker:debounce:f:k", f"{began - 500:.3f}:a")
+    (answer,) = driver.publish(calm(driver, "b", longest=60, track="s", event="e"))
+    assert answer.other == "a"
+    assert driver.take() == ["b"]
+
+
 def test_a_superseded_invocation_is_shown_as_such_and_forgotten_after_keep(driver):
     driver.publish(calm(driver, "a", keep=60), calm(driver, "b"))
     one = reading.fetch(driver.client, "a")
