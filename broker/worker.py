@@ -245,8 +245,10 @@ class Worker(rq.Worker):
         if one.crashes >= POISON - 1:
             if self._suspect is not None:
                 return False
+            self.ledger.mark_running(one)  # when that fails it is not run, and nobody is to wait for its end
             self._suspect = attempt
-        self.ledger.mark_running(one)
+        else:
+            self.ledger.mark_running(one)
         return True
 
     # -- run and settle ----------------------------------------------------------------------------------------------

@@ -162,6 +162,28 @@ def test_who_runs_beside_poison_each_time_does_not_die_with_it(project):
         assert "crashes" in project.ends(id)
 
 
+def test_a_suspect_of_which_redis_did_not_hear_that_it_runs_holds_no_other_back(project, monkeypatch):
+    project.configure(ECHO)
+    worker = Worker(project.config, project.client)
+    mark, marked = worker.ledger.mark_running, []
+
+    def mark_second(claimed):
+        marked.append(claimed)
+        if len(marked) == 1:
+            raise StoreUnavailable("away")
+        mark(claimed)
+
+    monkeypatch.setattr(worker.ledger, "mark_running", mark_second)
+    (id,) = project.push(1)
+    project.client.hset(f"rq:job:{id}", mapping={"crashes": 2, "attempt": 2})
+    worker._begin()
+    try:
+        assert turning(worker, lambda: project.job(id)["status"] == "finished")
+        assert len(marked) == 2
+    finally:
+        worker._end()
+
+
 def test_a_server_that_forgets_a_script_again_and_again_is_waited_for(redis_client):
     ledger = Ledger(redis_client)
     load = redis_client.script_load
