@@ -39,10 +39,16 @@ class Subscription:
         except BaseException:
             self._ears.close()
             raise
+        self._first_line = self._line()
 
     def fileno(self) -> int:
-        """Return the descriptor to watch; the same as long as it lives."""
+        """Return the descriptor to watch; the same until it has moved."""
         return self._line().fileno()
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether redis-py has connected again by itself: a descriptor watched before says nothing any more."""
+        return self._line() is not self._first_line
 
     def heard(self, patience: float = 0) -> Iterator[tuple[str, bytes]]:
         """Yield (channel, data) of what was said; (MISSED, b"") once the subscription stands.

@@ -8,9 +8,12 @@ import time
 import pytest
 import redis
 from rq import Queue
+from rq.command import send_stop_job_command
+from rq.serializers import JSONSerializer
 
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger
+from broker.store import connection
 from broker.worker import Worker
 from tests.conftest import until
 
@@ -180,6 +183,21 @@ def test_a_suspect_of_which_redis_did_not_hear_that_it_runs_holds_no_other_back(
     try:
         assert turning(worker, lambda: project.job(id)["status"] == "finished")
         assert len(marked) == 2
+    finally:
+        worker._end()
+
+
+def test_a_worker_whose_subscription_broke_hears_again(project):
+    project.configure("import time\ndef handler(event, context): time.sleep(60)\n", retry={"attempts": 1})
+    worker = Worker(project.config, connection.open_url(project.url))  # it connects again by itself
+    worker._begin()
+    try:
+        (id,) = project.push(1)
+        assert turning(worker, lambda: project.job(id)["status"] == "started")
+        assert project.client.client_kill_filter(_type="pubsub") == 1
+        turning(worker, lambda: False, within=1.5)  # a beat
+        send_stop_job_command(project.client, id, serializer=JSONSerializer)
+        assert turning(worker, lambda: project.job(id)["status"] == "stopped")
     finally:
         worker._end()
 
