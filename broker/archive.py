@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -35,7 +36,7 @@ def _add(archive: zipfile.ZipFile, base: Path, file: Path) -> None:
     info.compress_type = zipfile.ZIP_DEFLATED
     if file.is_symlink():
         target = str(file.readlink())
-        if not _stays_inside(PurePosixPath(info.filename), target):
+        if not (_stays_inside(PurePosixPath(info.filename), target) and _leads_into(base, file)):
             raise BadArchive(f"{info.filename} is a link to {target}, which is outside of {base}")
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, target)
@@ -56,8 +57,9 @@ def unpack(source: Path, folder: Path, *, most: int) -> None:
                 if left < 0:
                     raise BadArchive(f"it unpacks to more than {most >> 20} MB")
                 _extract(archive, info, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BadArchive(f"the zip is damaged: {error}") from error
+    check_links(folder)
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> None:
@@ -83,6 +85,17 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> N
     target.chmod(0o755 if mode & 0o100 else 0o644)
 
 
+def check_links(folder: Path) -> None:
+    """Raise BadArchive if a link below a folder leads out of it, be it by way of other links."""
+    for path in walk(folder):
+        if path.is_symlink() and (path.readlink().is_absolute() or not _leads_into(folder, path)):
+            raise BadArchive(f"{path.relative_to(folder)} is a link to {path.readlink()}, which is outside")
+
+
+def _leads_into(folder: Path, path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def _stays_inside(name: PurePosixPath, link: str) -> bool:
     """Return whether a link of that name leads to a place below the folder."""
     if link.startswith("/"):
@@ -96,12 +109,13 @@ def _stays_inside(name: PurePosixPath, link: str) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file and link below a folder, in an order that is always the same."""
+    """Yield every file and link below a folder, in an order that is always the same; no pipes, sockets, devices."""
     for parent, folders, files in os.walk(folder):
         folders.sort()
         links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in sorted([*files, *links]):
-            yield Path(parent, name)
+        for path in (Path(parent, name) for name in sorted([*files, *links])):
+            if path.is_symlink() or path.is_file():
+                yield path
 
 
 def hash_file(path: Path) -> str:

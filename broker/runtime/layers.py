@@ -105,13 +105,14 @@ def _named(lines: Sequence[str], root: Path, base: Path) -> Iterator[tuple[str, 
 def _fill(layer: Layer, root: Path, work: Path) -> None:
     if layer.path is not None:
         source = root / layer.path
-        if source.is_dir():
-            shutil.copytree(source, work, symlinks=True, dirs_exist_ok=True)
-        else:
-            try:
+        try:
+            if source.is_dir():
+                shutil.copytree(source, work, symlinks=True, dirs_exist_ok=True)
+                archive.check_links(work)
+            else:
                 archive.unpack(source, work, most=LARGEST)
-            except BadArchive as error:
-                raise LayerFailed(f"layer {layer.name}: {layer.path}: {error}") from error
+        except BadArchive as error:
+            raise LayerFailed(f"layer {layer.name}: {layer.path}: {error}") from error
     if layer.requirements:
         _install_python(layer, root, work / "python")
     if layer.packages:

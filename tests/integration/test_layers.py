@@ -235,6 +235,17 @@ def test_a_zip_whose_paths_lead_out_is_refused(tmp_path):
     assert not list((tmp_path / ".broker/layers").glob("[0-9a-f]*/"))
 
 
+@pytest.mark.parametrize("target", ["/etc", "../../etc"])
+def test_a_folder_whose_links_lead_out_is_refused(tmp_path, target):
+    (tmp_path / "l/python").mkdir(parents=True)
+    (tmp_path / "l/python/within").symlink_to("../python")
+    building.build(Layer(name="l", path="l"), tmp_path, tmp_path / "data")
+    (tmp_path / "l/python/out").symlink_to(target)
+    with pytest.raises(LayerFailed, match=f"python/out is a link to {target}, which is outside"):
+        building.build(Layer(name="l", path="l"), tmp_path, tmp_path / "data")
+    assert len(list((tmp_path / "data/layers").glob("[0-9a-f]*[0-9a-f]"))) == 1
+
+
 def test_no_secret_of_the_broker_reaches_an_installer(tmp_path, monkeypatch):
     monkeypatch.setenv("REDIS_PASSWORD", "hush")
     uv = tmp_path / "uv"

@@ -98,3 +98,38 @@ def test_a_damaged_zip_is_refused(tree, tmp_path):
         out.mkdir()
         with pytest.raises(BadArchive, match="damaged"):
             archive.unpack(tmp_path / "bad.zip", out, most=1 << 20)
+
+
+def a_link(bad, name, target):
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, 0o120777 << 16
+    bad.writestr(info, target)
+
+
+def test_a_link_that_leads_out_by_way_of_another_is_neither_packed_nor_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        a_link(bad, "a/b/c/up", "../../..")
+        a_link(bad, "out", "a/b/c/up/../../../etc/passwd")  # counted by its words it stays inside
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadArchive, match="outside"):
+        archive.unpack(tmp_path / "bad.zip", tmp_path / "out", most=1000)
+    with pytest.raises(BadArchive, match="outside"):
+        packed(tmp_path / "out", tmp_path / "1.zip")
+
+
+def test_what_cannot_be_inflated_is_damaged(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as bad:
+        bad.writestr("x", "hello" * 100)
+    whole = bytearray((tmp_path / "bad.zip").read_bytes())
+    whole[31:33] = b"\xff\xff"  # the header of the file has 30 bytes and its name; now a block of no known type
+    (tmp_path / "bad.zip").write_bytes(whole)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadArchive, match="damaged"):
+        archive.unpack(tmp_path / "bad.zip", tmp_path / "out", most=1000)
+
+
+def test_pipes_and_sockets_are_passed_over(tree, tmp_path):
+    before = archive.hash_tree(tree)
+    os.mkfifo(tree / "pipe")
+    assert archive.hash_tree(tree) == before
+    assert packed(tree, tmp_path / "1.zip").is_file()
