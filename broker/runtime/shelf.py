@@ -6,6 +6,7 @@ A folder gets its name when it is complete, and never changes after that; so who
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,14 @@ def make(shelf: Path, digest: str, fill: Callable[[Path], None]) -> Path:
     target = shelf / digest
     if target.is_dir():
         return target
-    shelf.mkdir(parents=True, exist_ok=True)
+    shelf.parent.mkdir(parents=True, exist_ok=True)
+    with _readable():
+        shelf.mkdir(exist_ok=True)
+        return _make(target, fill)
+
+
+def _make(target: Path, fill: Callable[[Path], None]) -> Path:
+    shelf, digest = target.parent, target.name
     with _locked(_lock_of(target)):
         if target.is_dir():
             return target
@@ -34,7 +42,7 @@ def make(shelf: Path, digest: str, fill: Callable[[Path], None]) -> Path:
             shutil.rmtree(left, ignore_errors=True)
         work = shelf / f".{digest[:_SHORT]}.{secrets.token_hex(4)}"
         try:
-            work.mkdir(mode=0o755)
+            work.mkdir()
             fill(work)
             work.rename(target)
         finally:
@@ -62,6 +70,16 @@ def size(folder: Path) -> int:
 
 def _lock_of(folder: Path) -> Path:
     return folder.parent / f"{folder.name.lstrip('.')[:_SHORT]}.lock"
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Let other users read what is made, whatever the umask says: functions may run as one of them."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager

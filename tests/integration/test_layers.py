@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -244,6 +245,18 @@ def test_a_folder_whose_links_lead_out_is_refused(tmp_path, target):
     with pytest.raises(LayerFailed, match=f"python/out is a link to {target}, which is outside"):
         building.build(Layer(name="l", path="l"), tmp_path, tmp_path / "data")
     assert len(list((tmp_path / "data/layers").glob("[0-9a-f]*[0-9a-f]"))) == 1
+
+
+def test_other_users_may_read_a_layer_whatever_the_umask_says(tmp_path):
+    aws_layer(tmp_path / "l.zip", **{"python/p/__init__.py": "", "bin/run": ""})
+    before = os.umask(0o077)
+    try:
+        folder = building.build(Layer(name="l", path="l.zip"), tmp_path, tmp_path / "data")
+    finally:
+        assert os.umask(before) == 0o077
+    for path in (folder.parent, folder, folder / "python", folder / "python/p", folder / "bin/run"):
+        assert path.stat().st_mode & 0o755 == 0o755
+    assert folder.parents[1].stat().st_mode & 0o777 == 0o700  # the data folder itself
 
 
 def test_no_secret_of_the_broker_reaches_an_installer(tmp_path, monkeypatch):
