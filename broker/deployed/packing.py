@@ -79,7 +79,7 @@ def pack(path: Path, work: Path) -> Packed:
         raise DeployFailed(f"there is no file or folder {path}")
     if not files:
         raise DeployFailed(f"{path} holds nothing to deploy")
-    unpacked = sum(file.stat().st_size for file in files)
+    unpacked = sum(file.lstat().st_size for file in files)
     if unpacked > LARGEST_UNPACKED:
         raise DeployFailed(f"{path} has {_mb(unpacked)}; at most {_mb(LARGEST_UNPACKED)} can be deployed")
     target = work / "code.zip"

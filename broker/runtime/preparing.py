@@ -6,6 +6,7 @@ input and answers with a Prepared on its standard output.
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -92,7 +93,7 @@ def _fetch(task: Task) -> Path:
     )
 
     def fill(folder: Path) -> None:
-        packed = folder / ".code.zip"
+        packed = folder / f"{secrets.token_hex(16)}.zip"
         with connection.connect(here) as client:
             code.get(client, task.code, packed)
             known = catalog.codes(catalog.read(client)[1])

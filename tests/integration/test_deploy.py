@@ -422,6 +422,22 @@ def test_scripts_of_other_languages_are_deployed_with_their_layers(project, brok
         assert project.result(id) == expected
 
 
+def test_any_names_and_links_that_lead_nowhere_are_deployed(project, broker):
+    project.configure("def handler(event, context): return 'f'")
+    folder = project.root / "d"
+    folder.mkdir()
+    (folder / "main.py").write_text("def handler(event, context): return sorted(__import__('os').listdir('.'))\n")
+    (folder / ".code.zip").write_text("")
+    (folder / ".#main.py").symlink_to("somebody@host.1:2")  # as editors leave them
+    (folder / "größe 1\n.txt").write_text("")
+    done = broker("deploy", str(folder))
+    assert done.returncode == 0, done.stderr
+    project.worker()
+    (id,) = invoke(project, "d")
+    project.ends(id, within=60)
+    assert project.result(id) == [".#main.py", ".code.zip", "größe 1\n.txt", "main.py"]
+
+
 def test_deployed_code_and_layers_are_seen_inside_a_bubble(project, broker):
     project.configure("def handler(event, context): return 'f'", "[layers.l]\npath = 'l'\n")
     (project.root / "l/python").mkdir(parents=True)
