@@ -54,11 +54,9 @@ def arguments(spec: Mapping[str, Any]) -> list[str]:
     """Return bwrap's options. Their order counts: later ones cover what earlier ones have put there."""
     rules, root = spec["bounds"]["bubble"], spec["root"]
     paths = [path for name in _SEARCHED for path in spec["variables"].get(name, "").split(os.pathsep)]
-    needed = [
-        path
-        for path in dict.fromkeys((root, _PACKAGE, sys.prefix, sys.base_prefix, *spec["argv"], *spec["layers"], *paths))
-        if path[:1] == "/"
-    ]
+    named = (root, _PACKAGE, sys.prefix, sys.base_prefix, *spec["argv"], *spec["layers"], *paths)
+    absolute = [path for path in named if path[:1] == "/"]
+    needed = list(dict.fromkeys([*absolute, *map(os.path.realpath, absolute)]))
     options = ["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     options += ["--share-net"] if rules["network"] else []
     options += ["--cap-drop", "ALL"] if os.geteuid() == 0 else []

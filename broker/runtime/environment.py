@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -42,6 +42,9 @@ LAST_BREATH = 0.05
 
 REPORT_WAIT = 5.0
 """Seconds that the nursery gets to report the end of what was killed."""
+
+_MISSING = (-1, -1)
+"""The time and size of a file that is not there, and need not be."""
 
 _SIGNALLED = 128
 """bwrap exits with this and the signal's number when one has killed what runs in it."""
@@ -192,6 +195,10 @@ class Environment:
         self._put_down()
         self._schedule()
 
+    def expire_with(self, files: Iterable[Path]) -> None:
+        """Count it as stale, too, once one of these is another file than now, or is there at last."""
+        self._files += [(path, *(_stamp(path) or _MISSING)) for path in files]
+
     def stale(self) -> bool:
         """Return whether a file that it has imported from the project has changed; looks ten times a second at most."""
         now = time.monotonic()
@@ -327,11 +334,16 @@ def _too_long(length: int, limit: int) -> bytes:
 
 
 def _changed(path: Path, mtime_ns: int, size: int) -> bool:
+    now = _stamp(path)
+    return (mtime_ns, size) != _MISSING if now is None else now != (mtime_ns, size)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.stat()
     except OSError:
-        return True
-    return (stat.st_mtime_ns, stat.st_size) != (mtime_ns, size)
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _signal_name(number: int) -> str:

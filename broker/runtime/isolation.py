@@ -6,6 +6,7 @@ The worker works it out here; confinement.py and bubble.py carry it out inside t
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,10 @@ class Isolation:
             root=config.root,
         )
 
+    def hidden_files(self) -> list[Path]:
+        """Return the hidden files: one that is replaced, as most editors save, is covered in new bubbles alone."""
+        return [path for path in self.hidden if not path.is_dir()]
+
     def variables(self, function: Function, tmp: Path) -> dict[str, str]:
         """Return the variables that tell about the surroundings; the function may set others."""
         told = {"TMPDIR": "/tmp" if function.isolation == "bwrap" else str(tmp)}  # noqa: S108 -- its own
@@ -81,7 +86,7 @@ class Isolation:
             "network": function.network,
             "tmp": int(function.tmp),
             "writable": [str(self.root / path) for path in function.writable],
-            "hidden": [str(path) for path in self.hidden],
+            "hidden": [os.path.realpath(path) for path in self.hidden],  # bubblewrap covers no links
         }
 
 

@@ -21,6 +21,7 @@ import pytest
 from broker.errors import Exited, Killed, OutOfMemory, TimedOut
 from broker.quantity import Size
 from broker.runtime import account, nursery
+from broker.runtime.environment import STALE_WATCH
 from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Ready
 from broker.runtime.nursery import Nursery
@@ -116,6 +117,29 @@ def test_in_a_bubble_configuration_secrets_and_the_brokers_data_are_out_of_sight
         for name in (".env", "config.toml"):
             assert "denied" in bubble.error(environment, f"open({name!r})")["errorMessage"]
         assert bubble.result(environment, "os.listdir('.broker')") == []
+
+
+def test_in_a_bubble_what_links_to_a_secret_hides_it(bubble: Driver) -> None:
+    (bubble.root / ".env").rename(bubble.root / "secrets")
+    (bubble.root / ".env").symlink_to("secrets")
+    (bubble.root / ".broker").rename(bubble.root / "elsewhere")
+    (bubble.root / ".broker").symlink_to("elsewhere")
+    environment = bubble.warm(DO, isolation="bwrap")
+    for name in (".env", "secrets"):
+        assert "denied" in bubble.error(environment, f"open({name!r})")["errorMessage"]
+    assert bubble.result(environment, "os.listdir('.broker') + os.listdir('elsewhere')") == []
+
+
+@pytest.mark.parametrize("name", [".env", "config.toml"])
+def test_a_bubble_ends_when_a_secret_is_replaced_or_comes_to_be(bubble: Driver, name: str) -> None:
+    for _ in range(2):
+        environment = bubble.warm(DO, isolation="bwrap")
+        time.sleep(2 * STALE_WATCH)  # it has looked
+        assert not environment.stale()
+        (bubble.root / "new").write_text("NEW SECRET")
+        (bubble.root / "new").rename(bubble.root / name)
+        until(environment.stale)
+        (bubble.root / name).unlink()  # the second one begins without
 
 
 def test_in_a_bubble_tmp_is_its_own_and_as_large_as_allowed(bubble: Driver) -> None:
