@@ -24,10 +24,11 @@ class Scratch:
 
     def __init__(self) -> None:
         """Make the folder, in $TMPDIR or /tmp. Others may pass through it but not look into it."""
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))  # not yet a name that `abandoned` knows
+        self._lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.path.chmod(0o711)
+        made.chmod(0o711)
+        self.path = made.rename(made.with_name(made.name[1:]))
 
     def folder(self, environment: str) -> Path:
         """Return where the /tmp of an environment lies; the environment makes it, the nursery removes it."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -139,6 +140,25 @@ def test_folders_that_are_in_use_or_that_others_made_are_not_removed(
     assert abandoned() == []
     scratch.close()
     assert abandoned() == []
+
+
+def test_a_folder_that_is_being_made_is_not_taken_for_abandoned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real, seen = fcntl.flock, []
+
+    def flock(file: int, how: int) -> None:
+        if how == fcntl.LOCK_EX:  # another worker looks while we have no lock yet
+            seen.append((len(list(tmp_path.iterdir())), abandoned()))
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    scratch = Scratch()
+    assert seen == [(1, [])]
+    assert scratch.path.stat().st_mode & 0o777 == 0o711
+    scratch.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_that_cannot_be_confined_does_not_run(driver: Driver) -> None:
