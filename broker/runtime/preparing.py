@@ -20,7 +20,7 @@ from broker.deployed import catalog, code
 from broker.errors import BrokerError, LayerFailed
 from broker.layer import Layer
 from broker.leash import follow_parent
-from broker.runtime import layers, shelf
+from broker.runtime import kernel, layers, shelf
 from broker.runtime.account import account_of
 from broker.runtime.stage import Stage
 from broker.store import connection
@@ -112,6 +112,7 @@ def _tidy(codes: Path, known: set[str]) -> None:
 
 def main() -> None:
     """Do one task."""
+    kernel.keep_secrets()
     follow_parent()
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     sys.stdout.buffer.write(msgspec.json.encode(prepare(task)))

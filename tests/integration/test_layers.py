@@ -13,11 +13,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import msgspec
 import pytest
 
 from broker.errors import LayerFailed
 from broker.layer import Layer
 from broker.runtime import layers as building
+from broker.runtime.preparing import Task
 from tests.conftest import until
 from tests.packages import tarball, wheel
 
@@ -269,6 +271,14 @@ def test_no_secret_of_the_broker_reaches_an_installer(tmp_path, monkeypatch):
     told = (tmp_path / "env").read_text()
     assert "UV_OFFLINE=1" in told
     assert "hush" not in told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_GET_DUMPABLE is Linux'")
+def test_who_builds_keeps_its_variables_and_memory_from_functions(tmp_path):
+    program = "import ctypes; from broker.runtime.preparing import main; main(); print(ctypes.CDLL(None).prctl(3))"
+    task = msgspec.json.encode(Task(root=str(tmp_path), data="data", redis="redis://:secret@host/"))
+    done = subprocess.run([sys.executable, "-c", program], input=task, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.endswith(b"}0\n")
 
 
 def test_the_command_lists_builds_and_prunes(project):
