@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from broker.errors import StoreMissing
 
@@ -19,6 +19,14 @@ NAME = "redis.sock"
 
 LONGEST = 100
 """Bytes of a path; the kernel takes 107 on Linux and 103 on macOS (unix(7): sun_path)."""
+
+FORMS = {
+    "redis": "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]",
+    "rediss": "rediss://[[USER]:PASSWORD@]HOST[:PORT][/DB]",
+    "unix": "unix://[[USER]:PASSWORD@]/PATH/TO/SOCKET[?db=DB]",
+    "sentinel": "sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB]",
+}
+"""Scheme of a URL -> how it is written."""
 
 _PRIVATE_FOLDER = 0o040700
 """A directory, and nobody but its owner may enter."""
@@ -38,6 +46,25 @@ def url(path: Path) -> str:
 def public(text: str) -> str:
     """Return a URL without user, password and options, fit to be shown."""
     return re.sub(r"//.*@", "//", text, flags=re.DOTALL).partition("?")[0]
+
+
+def well_formed(text: str) -> bool:
+    """Whether a URL of a scheme that is known is written as FORMS says; redis-py takes a wrong DB for 0."""
+    try:
+        parts = urlsplit(text)
+        _, _, host = parts.netloc.rpartition("@")
+        database = parts.path.strip("/")
+        if parts.scheme == "unix":
+            return not host and bool(database)
+        if parts.scheme == "sentinel":
+            service, _, database = database.partition("/")
+            hosts = [urlsplit(f"//{each}") for each in host.split(",")] if service else []
+            right = bool(hosts) and all(each.hostname and each.port != 0 for each in hosts)
+        else:
+            right = urlsplit(f"//{host}").port != 0
+    except ValueError:  # of a port, or of brackets
+        return False
+    return right and (not database or database.isdecimal())
 
 
 def choose(data: Path) -> Path:

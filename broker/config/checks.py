@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from broker import runtimes
+from broker import address, runtimes
 from broker.config.cycles import cycles
 from broker.config.settings import PlainQueues, Settings
 from broker.config.table import MISSING, Reader
@@ -20,7 +19,6 @@ from broker.quantity import Duration
 from broker.source import Source
 from broker.trigger import Trigger
 
-_SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _LEAST_TIME = Duration(0.001)
 SERIALIZERS = ("pickle", "json")
 
@@ -58,10 +56,15 @@ def check(
 
 
 def _check_redis(reader: Reader, url: str) -> None:
-    scheme = urlsplit(url).scheme
-    if scheme not in _SCHEMES:
+    found = re.match(r"[A-Za-z][\w+.-]*(?=:)", url)
+    scheme = found[0] if found else ""
+    if scheme not in address.FORMS:
         got = f" {scheme}://" if scheme and "broker.redis" not in reader.written else " something else"
-        reader.wrong("broker.redis", f"expected a URL with {', '.join(f'{name}://' for name in _SCHEMES)}, got{got}")
+        known = ", ".join(f"{name}://" for name in address.FORMS)
+        reader.wrong("broker.redis", f"expected a URL with {known}, got{got}")
+    elif not address.well_formed(url):  # no word of it is shown: it may be one of the password
+        hint = "special characters of a password are percent-encoded"
+        reader.wrong("broker.redis", f"expected {address.FORMS[scheme]}", hint)
 
 
 def _check_capacity(reader: Reader, settings: Settings, functions: Iterable[Function | None]) -> None:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from broker import address
 from broker.config import load
 from broker.errors import ConfigError
 
@@ -201,7 +202,19 @@ def test_a_destination_may_be_a_queue_that_is_wrong_otherwise(mistakes):
     assert mistakes(F + 'on_failure = "queue:q"\n' + Q + 'wrong = "no"') == ["sources.q: no"]
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://h:1/0", "unix:///tmp/s", "sentinel://a,b/name"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://:p%2Fw@h:1/15?socket_timeout=3",
+        "redis://u:p@[::1]:6379/",
+        "rediss://h:1/0",
+        "unix:///tmp/s",
+        "unix://u:p@/tmp/s?db=2",
+        "sentinel://a,b/name",
+        "sentinel://:p@a,10.0.0.2:26379/name/3?sentinel_password=x",
+    ],
+)
 def test_a_redis_url_has_a_scheme_that_is_known(mistakes, url):
     assert mistakes(f'[broker]\nredis = "{url}"') == []
 
@@ -212,6 +225,30 @@ def test_a_redis_url_has_a_scheme_that_is_known(mistakes, url):
 def test_any_other_redis_url_is_a_mistake(mistakes, url, got):
     known = "redis://, rediss://, unix://, sentinel://"
     assert mistakes(f'[broker]\nredis = "{url}"') == [f"broker.redis: expected a URL with {known}, got {got}"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:ses/ame@h",
+        "redis://h:x",
+        "redis://h:99999",
+        "redis://h/one",
+        "redis://[h",
+        "rediss://h/0/1",
+        "unix://relative",
+        "unix://",
+        "sentinel://h",
+        "sentinel://h/",
+        "sentinel://a,,b/name",
+        "sentinel://a:x/name",
+        "sentinel://a/name/one",
+    ],
+)
+def test_a_redis_url_that_is_written_wrongly_is_a_mistake_that_shows_nothing_of_it(mistakes, url):
+    form = address.FORMS[url.partition(":")[0]]
+    hint = "special characters of a password are percent-encoded"
+    assert mistakes(f'[broker]\nredis = "{url}"') == [f"broker.redis: expected {form} ({hint})"]
 
 
 def test_what_a_source_finds_wrong_is_a_mistake(mistakes):
