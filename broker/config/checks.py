@@ -42,7 +42,7 @@ def check(
             _check_redis(reader, settings.redis)
         elif settings.replicas:
             reader.wrong("broker.replicas", "the embedded server has none: name a Redis that has")
-        _check_plain_queues(reader, settings.rq, functions)
+        _check_plain_queues(reader, settings.rq, functions, root)
         _check_budget(reader, settings.budget, "broker.budget")
         _check_capacity(reader, settings, functions.values())
     queues = [name for name in sources if kinds.get(name) == "queue"]
@@ -75,7 +75,7 @@ def _check_capacity(reader: Reader, settings: Settings, functions: Iterable[Func
         reader.wrong("broker.environments", problem, f"write at least {kept + 1}")
 
 
-def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collection[str]) -> None:
+def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collection[str], root: Path) -> None:
     place = "broker.rq.queues"
     for name in plain.queues:
         shown = reader.show(name, place)
@@ -87,10 +87,16 @@ def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collectio
         elif plain.queues.count(name) > 1:
             reader.wrong(place, f"{shown} is named twice")
             break
-    if plain.serializer not in SERIALIZERS and not re.fullmatch(r"\w+(\.\w+)+", plain.serializer):
-        shown = reader.show(plain.serializer, "broker.rq.serializer")
-        problem = f'expected "pickle", "json" or the import path of a serializer, got {shown}'
-        reader.wrong("broker.rq.serializer", problem, nearest(plain.serializer, SERIALIZERS))
+    place = "broker.rq.serializer"
+    if plain.serializer in SERIALIZERS:
+        return
+    if not re.fullmatch(r"\w+(\.\w+)+", plain.serializer):
+        problem = (
+            f'expected "pickle", "json" or the import path of a serializer, got {reader.show(plain.serializer, place)}'
+        )
+        reader.wrong(place, problem, nearest(plain.serializer, SERIALIZERS))
+    elif problem := runtimes.find("python").problem(plain.serializer, root):
+        reader.wrong(place, reader.redact(problem, place))
 
 
 def check_function(reader: Reader, function: Function, root: Path) -> None:

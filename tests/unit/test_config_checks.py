@@ -306,6 +306,12 @@ def test_queues_of_plain_jobs_are_checked(mistakes, text, expected):
     assert mistakes(f"[broker.rq]\n{text}\n{F}") == expected
 
 
+def test_a_serializer_of_plain_jobs_must_be_there(mistakes, project):
+    assert mistakes('[broker.rq]\nserializer = "package.module.Mine"') == []
+    problem = f"there is no module package.other, neither in {project} nor installed"
+    assert mistakes('[broker.rq]\nserializer = "package.other.Mine"') == [f"broker.rq.serializer: {problem}"]
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [(F + 'budget = { per = "day" }\n', "functions.f.budget"), ("[broker.budget]\n", "broker.budget")],
