@@ -103,7 +103,7 @@ def check_function(reader: Reader, function: Function, root: Path) -> None:
     """Note what is wrong with one function by itself; its handler is looked for below `root`."""
     place = inside("functions", function.name)
     runtime = runtimes.find(function.runtime)
-    unknown = any(mistake.place == f"{place}.runtime" for mistake in reader.mistakes)
+    unknown = reader.faulty(f"{place}.runtime")
     awaited = function.handler == AWAITED
     if (
         function.handler is not MISSING
@@ -131,7 +131,7 @@ def check_function(reader: Reader, function: Function, root: Path) -> None:
 
 
 def _check_budget(reader: Reader, budget: Budget | None, place: str) -> None:
-    if budget is not None and budget.requests is None and budget.gb_seconds is None:
+    if budget is not None and budget.requests is None and budget.gb_seconds is None and not reader.faulty(place):
         reader.wrong(place, "expected requests, gb_seconds or both, got neither")
 
 

@@ -41,7 +41,7 @@ def check_names(reader: Reader, place: str, names: list[str], layers: Mapping[st
 
 def _check_layer(reader: Reader, place: str, layer: Layer, root: Path) -> None:
     installed = bool(layer.requirements or layer.packages)
-    if installed == (layer.path is not None):
+    if installed == (layer.path is not None) and not reader.faulty(place):
         reader.wrong(place, "expected requirements, packages or both, or else a path")
     for key, listed in (("requirements", layer.requirements), ("packages", layer.packages)):
         for number, item in enumerate(listed if isinstance(listed, list) else [], 1):

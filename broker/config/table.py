@@ -168,6 +168,10 @@ class Reader:
         names = [match[1] for text in texts for match in _REFERENCE.finditer(text) if match[1]]
         return {name: value for name in names if (value := self.environ.get(name))}
 
+    def faulty(self, place: str) -> bool:
+        """Whether there is a mistake in the table at `place` already."""
+        return any(_within(mistake.place, place) for mistake in self.mistakes)
+
     def redact(self, text: str, place: str) -> str:
         """Return text that others wrote about the table at `place`, without the values of its variables."""
         for name, value in self.secret(place).items():

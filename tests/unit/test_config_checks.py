@@ -318,3 +318,11 @@ def test_a_serializer_of_plain_jobs_must_be_there(mistakes, project):
 )
 def test_a_budget_of_nothing_is_a_mistake(mistakes, text, place):
     assert mistakes(text) == [f"{place}: expected requests, gb_seconds or both, got neither"]
+
+
+def test_a_table_that_is_not_empty_but_wrong_is_not_told_to_be_empty(mistakes):
+    text = F + "budget = { requests = 0 }\n[layers.l]\npackages = 5\n"
+    assert mistakes(text) == [
+        "functions.f.budget.requests: expected a whole number (at least 1), got 0",
+        "layers.l.packages: expected a list, got 5",
+    ]
