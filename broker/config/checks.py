@@ -125,6 +125,9 @@ def check_function(reader: Reader, function: Function, root: Path) -> None:
             reader.wrong(inside(f"{place}.variables", name), "not possible as an environment variable")
     if function.max is not None and function.min > function.max:
         reader.wrong(f"{place}.min", f"expected at most max ({function.max}), got {function.min}")
+    for key in ("network", "writable"):
+        if getattr(function, key) and function.isolation == "none" and not reader.faulty(f"{place}.isolation"):
+            reader.wrong(f"{place}.{key}", 'says nothing without isolation = "bwrap"')
     _check_flow(reader, function, place)
     _check_budget(reader, function.budget, f"{place}.budget")
     _check_retry(reader, function.retry, place)

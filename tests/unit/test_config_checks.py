@@ -127,6 +127,8 @@ def test_a_handler_file_that_is_nearly_there_is_suggested(mistakes):
             'order_by = "customer"',
             'order_by: expected a path such as "subject" or "data.customer", got "customer" (perhaps "data.customer")',
         ),
+        ("network = true", 'network: says nothing without isolation = "bwrap"'),
+        ('writable = ["out"]', 'writable: says nothing without isolation = "bwrap"'),
         ('debounce_by = "subject"', "debounce_by: says nothing without debounce"),
         ('unique_by = "subject"', "unique_by: says nothing without unique_for"),
         ('debounce_max = "1m"', "debounce_max: says nothing without debounce"),
