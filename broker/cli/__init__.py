@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -103,8 +104,18 @@ def broker(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+def _open_streams() -> None:
+    """Open what the caller has closed of the standard streams: no socket is to get their numbers, no print to fail."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 -- until the process ends
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; a command returns its own, or None for 0."""
+    _open_streams()
     try:
         code: Any = broker.main(arguments, prog_name="broker", standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has gone is no fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -195,6 +196,14 @@ def test_a_reader_that_stops_reading_is_no_fault(folder):
     )
     os.close(mouth)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_runs_without_standard_streams(folder, closed):
+    command = f"{shlex.quote(sys.executable)} -m broker check {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=folder.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "fault" not in done.stderr
 
 
 def test_a_command_imports_only_what_it_needs(folder):
