@@ -17,12 +17,6 @@ from broker.ledger import available
 if TYPE_CHECKING:
     from redis import Redis
 
-LARGEST = 50 << 20
-"""Bytes of a zip; AWS Lambda's limit."""
-
-LARGEST_UNPACKED = 250 << 20
-"""Bytes of what a zip holds; AWS Lambda's limit."""
-
 PIECE = 512 << 10
 """Bytes of a piece: small enough that nobody has to wait while Redis takes one."""
 

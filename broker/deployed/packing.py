@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from broker import archive, runtimes
-from broker.deployed.code import LARGEST, LARGEST_UNPACKED
+from broker.deployed.record import LARGEST, LARGEST_UNPACKED
 from broker.errors import DeployFailed
 from broker.names import nearest
 

@@ -14,6 +14,12 @@ LIVE = "live"
 KEPT = 10
 """How many versions are kept, besides those that an alias names."""
 
+LARGEST = 50 << 20
+"""Bytes of the zip of a version; AWS Lambda's limit."""
+
+LARGEST_UNPACKED = 250 << 20
+"""Bytes of what such a zip holds; AWS Lambda's limit."""
+
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One deploy; nothing of it ever changes."""

@@ -17,6 +17,7 @@ import msgspec
 from broker import archive
 from broker.config import Config, Settings
 from broker.deployed import catalog, code
+from broker.deployed.record import LARGEST_UNPACKED
 from broker.errors import BrokerError, LayerFailed
 from broker.layer import Layer
 from broker.leash import follow_parent
@@ -97,7 +98,7 @@ def _fetch(task: Task) -> Path:
         with connection.connect(here) as client:
             code.get(client, task.code, packed)
             known = catalog.codes(catalog.read(client)[1])
-        archive.unpack(packed, folder, most=code.LARGEST_UNPACKED)
+        archive.unpack(packed, folder, most=LARGEST_UNPACKED)
         packed.unlink()
         _tidy(here.data / "code", known)
 
