@@ -19,7 +19,7 @@ def show(error: Exception) -> int:
     elif type(error).__module__.startswith("redis."):
         _block([f"Redis: {error}"])
     elif isinstance(error, OSError):
-        _block([str(error)])
+        _block([": ".join(map(str, filter(None, (error.filename, error.strerror)))) or str(error)])
     else:
         _block([f"{type(error).__name__}: {error}", "This is a fault of broker itself; BROKER_DEBUG=1 shows where."])
     return 1

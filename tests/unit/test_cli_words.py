@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.cli._errors import show
 from broker.cli._given import DURATION, parse_json, read_json
 from broker.cli._pusher import _ranges
 from broker.cli._when import age, iso, length
@@ -59,6 +60,19 @@ def test_an_age_is_one_number(seconds, text):
 def test_a_length_has_the_digits_that_matter():
     assert [length(value) for value in (None, 0.0082, 1.25, 200)] == ["", "8 ms", "1.25 s", "3m20s"]
     assert (age(None), iso(None), iso(NOW)) == ("", None, "2026-11-23T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.json"), "a.json: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("in words of its own"), "in words of its own"),
+    ],
+)
+def test_what_the_system_refuses_is_told_without_its_number(capsys, error, text):
+    assert show(error) == 1
+    assert capsys.readouterr().err == f"Error: {text}\n"
 
 
 def test_line_numbers_are_told_in_runs():
