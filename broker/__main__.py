@@ -1,8 +1,16 @@
-"""Run the command line as `python -m broker`."""
+"""Run the command line: as the command `broker`, and as `python -m broker`."""
 
 import sys
 
-from broker.cli import main
+
+def main() -> int:
+    """Run the command line and return its exit code, also when Ctrl-C comes while it is being imported."""
+    try:
+        from broker.cli import main as run  # noqa: PLC0415 -- see above
+    except KeyboardInterrupt:
+        return 130
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

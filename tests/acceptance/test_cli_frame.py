@@ -206,6 +206,12 @@ def test_a_command_runs_without_standard_streams(folder, closed):
     assert "fault" not in done.stderr
 
 
+def test_ctrl_c_while_a_command_is_imported_leaves_no_traceback(folder):
+    (folder.root / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = folder.run("check")  # `python -m` finds it there, before the real one
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_command_imports_only_what_it_needs(folder):
     code = (
         "import sys; from broker.cli import main; main(sys.argv[1:]); "
