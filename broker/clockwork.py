@@ -28,7 +28,7 @@ GROUP = 500
 
 
 TOGETHER = 0.003
-"""Seconds between two visits to Redis at the least, when there is time: what falls due meanwhile goes together."""
+"""Seconds from one look at what is due to the next, at the least: what falls due meanwhile goes together."""
 
 
 class _Member:
@@ -60,14 +60,14 @@ class Clockwork:
         self._due = [(0.0, number) for number in range(len(self._members))]
         """A heap: when each source is to be stepped that is not under way."""
         self._under_way: list[tuple[int, Work[float], Errand]] = []
-        self._went_on = 0.0
+        self._looked = 0.0
         self._away: StoreUnavailable | None = None
         self._away_for = 0.0
 
     def run(self) -> None:
         """Step them, the one that is due first, until `stopping` is set; what is under way then is completed."""
         while self._under_way or not self._stopping.is_set():
-            if not self._stopping.is_set():
+            if not self._stopping.is_set() and time.monotonic() >= self._looked + TOGETHER:
                 self._begin_due()
             if self._under_way:
                 self._go_on()
@@ -77,12 +77,13 @@ class Clockwork:
                 continue
             self._away_for = 0.0
             if not self._under_way:
-                begin = max(self._due[0][0], self._went_on + TOGETHER)
+                begin = max(self._due[0][0], self._looked + TOGETHER)
                 self._stopping.wait(max(0.0, begin - time.monotonic()))
 
     def _begin_due(self) -> None:
         """Begin the steps of the sources that are due."""
-        now, size = time.monotonic(), sum(_size(errand) for *_, errand in self._under_way)
+        now = self._looked = time.monotonic()
+        size = sum(_size(errand) for *_, errand in self._under_way)
         while self._due and self._due[0][0] <= now and size < GROUP and not self._away:
             _, number = heapq.heappop(self._due)
             errand = self._resume(number, self._turn(self._members[number]), None)
@@ -91,7 +92,6 @@ class Clockwork:
     def _go_on(self) -> None:
         """Carry out what all steps under way ask for."""
         under_way, self._under_way = self._under_way, []
-        self._went_on = time.monotonic()
         answers = self._carry_out([errand for *_, errand in under_way])
         for (number, work, _), answer in zip(under_way, answers, strict=True):
             self._resume(number, work, answer)

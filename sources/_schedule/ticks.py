@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,7 +70,7 @@ class Cron:
     @classmethod
     def parse(cls, expression: str, zone: ZoneInfo) -> Cron:
         """Read a cron expression. Raises ValueError."""
-        return cls(trigger=_trigger(Crontab.parse(expression)), zone=zone)
+        return cls(trigger=_trigger(expression), zone=zone)
 
     def after(self, moment: datetime) -> datetime | None:
         """Return the first tick later than the moment."""
@@ -84,7 +85,9 @@ class Cron:
                 return tick
 
 
-def _trigger(crontab: Crontab) -> Any:
+@lru_cache(maxsize=2048)  # thousands of schedules have far fewer expressions, and each is read twice
+def _trigger(expression: str) -> Any:
+    crontab = Crontab.parse(expression)
     fields = {
         "minute": _list(crontab.minutes, 60),
         "hour": _list(crontab.hours, 24),
