@@ -41,7 +41,7 @@ class Pool:
         self._places: dict[Environment, Place] = {}
         self._unflushed: set[Place] = set()
         self._backlog: deque[Attempt] = deque()
-        """Attempts whose environment died before it began them; they go first."""
+        """Attempts whose environment died before it began them, or that found none free; they go first."""
 
     def crew(self, function: Function) -> Crew:
         """Return what the pool has of a function."""
@@ -86,14 +86,15 @@ class Pool:
         depth = crew.depth
         for attempt in attempts:
             place = min(crew.open, key=_load, default=None)
-            if (place is None or len(place.attempts) >= depth) and self._may_grow(crew, now):
-                place = self._start(crew)
-            if place is None:
-                self._backlog.append(attempt)
-                if self._staging.ready(function, now):
-                    self._ask_for_room(crew)
-            else:
+            full = place is None or len(place.attempts) >= depth
+            if full and self._may_grow(crew, now):
+                place, full = self._start(crew), False
+            if place is not None and not full:
                 self._hand_over(place, attempt, now)
+                continue
+            self._backlog.append(attempt)  # of several live versions only one may have had the vacancy
+            if place is None and self._staging.ready(function, now):
+                self._ask_for_room(crew)
 
     def _hand_over(self, place: Place, attempt: Attempt, now: float) -> None:
         if place.cold:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from broker.layer import Layer
 from broker.ledger import Ledger
 from broker.publisher import Publisher
 from broker.runtime.preparing import Task, prepare
+from broker.worker import Worker
 from tests.conftest import until
+from tests.integration.test_worker_odds import turning
 
 CODE = """
 import time
@@ -258,6 +261,22 @@ def test_what_was_sent_before_a_deploy_died_is_not_sent_again(project):
     code.put(project.client, "digest", project.root / "noise")
     assert project.client.info("commandstats")["cmdstat_hset"]["calls"] == before + 1
     assert code.is_complete(project.client, "digest")
+
+
+def test_a_version_that_is_slow_draws_no_more_to_a_worker_than_it_can_run(project, pushed, broker):
+    pushed("a", "def handler(event, context): return 1\n")
+    pushed("b", "import time\ndef handler(event, context): time.sleep(60 if event['data'] else 0)\n")
+    assert broker("alias", "d", "live", "--version", "1", "--weight", "2=50%").returncode == 0
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    try:
+        warm = send(project, *[0] * 12)
+        assert turning(worker, lambda: all(project.job(id)["status"] == "finished" for id in warm))
+        send(project, *range(1, 3001))
+        assert turning(worker, lambda: not worker._pool.vacancies(worker.functions["d"], time.monotonic()))
+        assert project.client.llen("rq:queue:d") > 0
+    finally:
+        worker._end()
 
 
 def test_a_damaged_piece_is_refused_and_runs_once_it_is_mended(project, pushed):
