@@ -1,5 +1,5 @@
 -- Shared by the four scripts: where things are, and the ways an invocation moves. Each script is this text, for some
--- orders.lua, and its own.
+-- of the others, and its own.
 -- Calls and arguments are what costs here, so both are few: what a call adds up is written once, at its end.
 local call, arguments = redis.call, ARGV
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'

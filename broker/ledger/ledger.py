@@ -245,7 +245,12 @@ class Ledger:
         self.client = client
         self._log_entries = log_entries
         folder = Path(__file__).parent
-        parts = {"publish": ("orders",), "claim": (), "settle": ("orders", "dependents"), "recover": ()}
+        parts = {
+            "publish": ("tracking", "orders"),
+            "claim": (),
+            "settle": ("tracking", "orders", "dependents"),
+            "recover": ("tracking",),
+        }
         self._scripts = {
             name: client.register_script(
                 "".join((folder / f"{one}.lua").read_text() for one in ("common", *more, name))

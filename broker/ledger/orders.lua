@@ -1,5 +1,4 @@
 -- Shared by publish and settle: how an invocation is taken on, and who is told when it has ended.
-local OPEN, FAILING, ENDED = 'broker:open:', 'broker:failing:', 'broker:ended:'
 local UNIQUE, DEBOUNCE, SUPERSEDED = 'broker:unique:', 'broker:debounce:', 'broker:superseded:'
 local NOTHING = {}
 
@@ -28,17 +27,10 @@ end
 -- Tell those who wait that an invocation has ended for good: `ok` is 1 or 0, `body` JSON.
 local function tell(id, ok, body, failed)
   local job = call('HMGET', JOB .. id, 'track', 'event', 'reply', 'turn')
-  local track, event, reply, turn = job[1], job[2], job[3], job[4]
+  local source, event, reply, turn = job[1], job[2], job[3], job[4]
   if turn and holder_of(turn) == id then pass_turn(turn) end
   if reply then call('PUBLISH', reply, id .. '\n' .. ok .. '\n' .. (body or 'null')) end
-  if not track then return end
-  local open, failing = OPEN .. track, FAILING .. track
-  if failed then call('HINCRBY', failing, event, 1) end
-  if call('HINCRBY', open, event, -1) <= 0 then
-    call('RPUSH', ENDED .. track, (call('HGET', failing, event) or '0') .. '\n' .. event)
-    call('HDEL', open, event)
-    call('HDEL', failing, event)
-  end
+  if source then untrack(id, source, event, failed) end
 end
 
 -- Debounce: of those with the same key the last one waits for quiet, and takes the place of the one before it.
@@ -78,7 +70,7 @@ local function accept(order, now_iso)
   local delay, status, superseded = extra.delay or 0, 'queued', nil
   if extra.track then
     call('HSET', key, 'track', extra.track, 'event', extra.event, 'told', 1)
-    call('HINCRBY', OPEN .. extra.track, extra.event, 1)
+    track(order.id, line.queue, extra.track, extra.event)
   end
   if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1) end
   if flow.unique then call('SET', UNIQUE .. flow.unique, order.id, 'PX', flow.unique_ms) end

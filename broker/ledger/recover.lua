@@ -1,6 +1,6 @@
 -- recover: renew a worker's lease, and take back what dead workers held.
 -- ARGV: now (ISO 8601), worker ('' to renew none), lease in ms, m, then m workers known to be dead (their host says so).
--- Passes on the turns of those that ended without the ledger's knowing.
+-- Passes on the turns of those that ended without the ledger's knowing, and tells the sources of their events.
 -- Answers the recovered, {queue, id, crashes}, which are at the front of their queues again; the workers that hold a lease
 -- or held one; and whether `rq suspend` is in force (0/1).
 -- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
@@ -68,20 +68,38 @@ for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
 end
 for name in pairs(dead) do call('ZREM', WORKERS, name) end
 
--- Another tool may have cancelled or deleted who holds a turn. Some turns are looked at in each call, one after another.
-local CURSOR, SOME = 'broker:turns:cursor', 200
+-- Another tool may have cancelled or deleted who holds a turn, or whose event is tracked. Some are looked at in each
+-- call, one after another.
+local SOME = 200
+local function each_of_some(key, cursor, act)
+  if call('EXISTS', key) == 0 then return end
+  local page = call('HSCAN', key, call('GET', cursor) or '0', 'COUNT', SOME)
+  call('SET', cursor, page[1])
+  for i = 1, #page[2], 2 do act(page[2][i], page[2][i + 1]) end
+end
+
+-- A cancelled attempt goes on until it ends.
+local WAITS_OR_RUNS = { queued = true, scheduled = true, started = true }
 local function has_ended(holder)
   local queue, id, run = string.match(holder, '^([^:]+):([^:]+):?(.*)$')
+  if WAITS_OR_RUNS[call('HGET', JOB .. id, 'status')] then return false end
+  return run == '' or not call('ZSCORE', WIP .. queue, id .. ':' .. run)
+end
+each_of_some(TURNS, 'broker:turns:cursor', function(turn, holder)
+  if has_ended(holder) then pass_turn(turn) end
+end)
+
+local function is_lost(id, queue)
   local status = call('HGET', JOB .. id, 'status')
-  if status == 'queued' or status == 'scheduled' or status == 'started' then return false end
-  return run == '' or not call('ZSCORE', WIP .. queue, id .. ':' .. run) -- a cancelled attempt goes on until it ends
-end
-if call('EXISTS', TURNS) == 1 then
-  local page = call('HSCAN', TURNS, call('GET', CURSOR) or '0', 'COUNT', SOME)
-  call('SET', CURSOR, page[1])
-  for i = 1, #page[2], 2 do
-    if has_ended(page[2][i + 1]) then pass_turn(page[2][i]) end
+  if status and status ~= 'canceled' then return false end
+  for _, member in ipairs(call('ZRANGE', WIP .. queue, 0, -1)) do
+    if string.sub(member, 1, #id + 1) == id .. ':' then return false end
   end
+  return true
 end
+each_of_some(TRACKED, 'broker:tracked:cursor', function(id, whose)
+  local queue, source, event = string.match(whose, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  if is_lost(id, queue) then untrack(id, source, event, true) end -- it was not done, so its event has failed
+end)
 finish_call()
 return { recovered, call('ZRANGE', WORKERS, 0, -1), call('EXISTS', 'rq:suspended') }

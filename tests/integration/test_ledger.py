@@ -259,6 +259,31 @@ def test_a_tracked_event_is_reported_when_its_last_invocation_has_ended(ledger, 
     assert redis_client.hlen("broker:open:inbox") == 0
 
 
+def test_a_tracked_event_ends_when_another_tool_takes_its_invocation_away(ledger, redis_client):
+    ids = ("cancelled", "deleted", "runs", "waits")
+    ledger.publish([[order(id, track="s", event=id)] for id in ids])
+    Job.fetch("cancelled", connection=redis_client, serializer=JSONSerializer).cancel()
+    redis_client.delete("rq:job:deleted")
+    (running,) = claim(ledger, 2).claimed
+    Job.fetch("runs", connection=redis_client, serializer=JSONSerializer).cancel()
+    ledger.recover()
+    assert sorted(redis_client.lrange("broker:ended:s", 0, -1)) == [b"1\ncancelled", b"1\ndeleted"]
+    assert settle(ledger, running) == [False]  # a cancelled attempt goes on until it ends
+    ledger.recover()
+    assert redis_client.lrange("broker:ended:s", 2, -1) == [b"1\nruns"]
+    assert redis_client.hkeys("broker:open:s") == redis_client.hkeys("broker:tracked") == [b"waits"]
+
+
+def test_a_tracked_event_ends_once_though_its_dead_letter_runs_again(ledger, redis_client):
+    ledger.publish([[order("a", track="s", event="e")]])
+    (claimed,) = claim(ledger).claimed
+    settle(ledger, claimed, "dead")
+    Job.fetch("a", connection=redis_client, serializer=JSONSerializer).requeue()
+    (again,) = claim(ledger).claimed
+    settle(ledger, again, told=again.told)
+    assert redis_client.lrange("broker:ended:s", 0, -1) == [b"1\ne"]
+
+
 def test_a_waiting_publisher_hears_the_result(ledger, redis_client):
     ears = redis_client.pubsub(ignore_subscribe_messages=True)
     ears.subscribe("me")
