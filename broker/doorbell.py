@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import hiredis
 import redis
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ MISSED = ""
 PATIENCE = 5.0
 """Seconds of silence after which the connection is looked at."""
 
+_RECEIVE = 256 << 10
+
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 """Seconds between tries to subscribe while Redis is away."""
 
@@ -28,56 +32,66 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 class Subscription:
     """One connection that listens to channels, for a selector loop: `fileno` is readable while something was said.
 
-    Every method but `close` raises redis.RedisError or OSError when Redis is away; then it is to be closed.
+    redis-py connects it; what comes is read here, because its own way takes ten times as long, and a worker that is
+    told of an event has nothing better to do than to begin. Every method but `close` raises redis.RedisError or OSError
+    when Redis is away; then it is to be closed.
     """
 
     def __init__(self, client: redis.Redis, channels: Sequence[str]) -> None:
         """Subscribe."""
-        self._ears = client.pubsub()  # type: ignore[no-untyped-call]
+        pool: Any = client.connection_pool
+        self._connection = pool.make_connection()
+        self._reader = hiredis.Reader()
+        self._is_asked = False
         try:
-            self._ears.subscribe(*channels)
+            self._connection.connect()
+            self._connection.send_command("SUBSCRIBE", *channels)
+            self._line: socket.socket = self._connection._sock  # noqa: SLF001 -- redis-py shows it in no other way
         except BaseException:
-            self._ears.close()
+            self.close()
             raise
-        self._first_line = self._line()
+        self._poll = select.poll()
+        self._poll.register(self._line, select.POLLIN)
 
     def fileno(self) -> int:
-        """Return the descriptor to watch; the same until it has moved."""
-        return self._line().fileno()
-
-    @property
-    def has_moved(self) -> bool:
-        """Whether redis-py has connected again by itself: a descriptor watched before says nothing any more."""
-        return self._line() is not self._first_line
+        """Return the descriptor to watch."""
+        return self._line.fileno()
 
     def heard(self, patience: float = 0) -> Iterator[tuple[str, bytes]]:
         """Yield (channel, data) of what was said; (MISSED, b"") once the subscription stands.
 
-        Waits up to `patience` seconds for the first, and for no other.
+        Waits up to `patience` seconds for the first, and for no other. When nothing was said, not even an answer to
+        the question whether anybody is there, the connection is dead.
         """
-        while (message := self._ears.get_message(timeout=patience)) is not None:
-            patience = 0
-            channel, data = message["channel"], message["data"]
-            if message["type"] == "subscribe":
+        if not self._poll.poll(patience * 1000):
+            if patience and self._is_asked:
+                raise ConnectionError("the subscription does not answer")
+            if patience:
+                self._connection.send_command("PING")
+                self._is_asked = True
+            return
+        data = self._line.recv(_RECEIVE)
+        if not data:
+            raise ConnectionError("the subscription's connection is closed")
+        self._is_asked = False
+        self._reader.feed(data)
+        while (message := self._reader.gets()) is not False:
+            if isinstance(message, Exception):
+                raise ConnectionError(f"cannot subscribe: {message}")
+            if message[0] == b"subscribe":
                 yield MISSED, b""
-            elif message["type"] == "message" and isinstance(channel, bytes) and isinstance(data, bytes):
-                yield channel.decode(), data
+            elif message[0] == b"message":
+                yield message[1].decode(), message[2]
 
     def interrupt(self) -> None:
         """End the wait of another thread in `heard`, which then raises."""
         with contextlib.suppress(OSError):
-            self._line().shutdown(socket.SHUT_RDWR)
+            self._line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""
         with contextlib.suppress(redis.RedisError, OSError):
-            self._ears.close()
-
-    def _line(self) -> socket.socket:
-        line: socket.socket | None = getattr(self._ears.connection, "_sock", None)  # redis-py shows it in no other way
-        if line is None:
-            raise ConnectionError("the subscription's connection is closed")
-        return line
+            self._connection.disconnect()
 
 
 class Doorbell:

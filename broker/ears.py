@@ -53,15 +53,10 @@ class Ears:
             self._subscription = None
 
     def _hear(self) -> list[tuple[Place, Message]]:
-        if self._subscription is None:
-            return []
         try:
-            for channel, data in self._subscription.heard():
+            for channel, data in self._subscription.heard() if self._subscription else ():
                 self._on_message(channel, data)
-            moved = self._subscription.has_moved
         except (RedisError, OSError) as error:
             log.debug("not listening: %s", error)
-            moved = True
-        if moved:
             self.hang_up()
         return []

@@ -23,6 +23,7 @@ from redis.exceptions import ResponseError
 from broker.errors import StoreUnavailable
 from broker.flow import Flow
 from broker.function import Batch
+from broker.ledger.line import Line
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -243,6 +244,7 @@ class Ledger:
     def __init__(self, client: Redis, *, log_entries: int = 16384) -> None:
         """Take a client without `decode_responses`; `log_entries` is what a log stream keeps."""
         self.client = client
+        self._line = Line(client)
         self._log_entries = log_entries
         folder = Path(__file__).parent
         parts = {
@@ -377,8 +379,12 @@ class Ledger:
             self.client.hset(f"rq:job:{claimed.id}", "running", claimed.execution)
 
     def _run(self, name: str, arguments: list[Any]) -> Any:
+        script = self._scripts[name]
         with available():
-            return self._scripts[name](args=arguments)
+            try:
+                return self._line.run(script.sha, arguments)
+            except (exceptions.ConnectionError, exceptions.NoScriptError):
+                return script(args=arguments)
 
     def _run_copied(self, name: str, arguments: list[Any], replicas: int) -> Any:
         """Run a script, and return its answer once so many replicas have what it wrote, and all that was there before.

@@ -6,7 +6,6 @@ import os
 import time
 
 import pytest
-import redis
 from rq import Queue
 from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
@@ -33,15 +32,16 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_run(project):
     (id,) = project.push(1)
     worker = Worker(project.config, project.client)
     worker._begin()
-    claim, calls = worker.ledger._scripts["claim"], []
+    run, claims = worker.ledger._run, []
 
-    def lossy(args):
-        calls.append(claim(args=args))
-        if len(calls) == 1:
-            raise redis.ConnectionError("the answer was lost")
-        return calls[-1]
+    def lossy(name, arguments):
+        answer = run(name, arguments)
+        claims.extend([answer] if name == "claim" else ())
+        if name == "claim" and len(claims) == 1:
+            raise StoreUnavailable("the answer was lost")
+        return answer
 
-    worker.ledger._scripts["claim"] = lossy
+    worker.ledger._run = lossy
     try:
         assert turning(worker, lambda: project.job(id)["status"] == "finished")
         assert project.job(id)["attempt"] == "1"
