@@ -328,6 +328,15 @@ def test_a_stranger_with_the_port_of_our_client_at_another_address_may_not_ask(d
     assert done(driver, environment).ok
 
 
+def test_a_client_that_speaks_ipv6_alone_may_ask(driver: Driver) -> None:
+    code = """
+port = int(os.environ["AWS_LAMBDA_RUNTIME_API"].rpartition(":")[2])
+connection = http.client.HTTPConnection("::ffff:127.0.0.1", port)
+answer(connection.sock and connection.sock.getsockname()[0])
+"""
+    assert done(driver, started(driver, code)).ok
+
+
 def test_a_stranger_that_hangs_up_at_once_ends_nothing(driver: Driver) -> None:
     environment = started(driver, "time.sleep(0.5)\nanswer(os.environ['AWS_LAMBDA_RUNTIME_API'])")
     host, port = json.loads(done(driver, environment).body).split(":")
