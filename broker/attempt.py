@@ -88,7 +88,7 @@ class Attempt:
         self.shaped: bytes | None = None
         """What is sent instead of its events, when the function wants what AWS would have sent."""
         self.cold: float | None = None
-        """Milliseconds of init, when this attempt had to wait for a new environment."""
+        """Milliseconds of init, when this attempt had to wait for a new environment; negative until that is ready."""
 
     def payload(self) -> bytes:
         """Return what the handler gets as its event, as JSON."""
@@ -281,7 +281,7 @@ class Attempt:
             duration_ms=duration_ms,
             memory=function.memory,
             used=used,
-            init_ms=self.cold,
+            init_ms=None if (self.cold or 0) < 0 else self.cold,
             status=status,
             error=error,
             version=function.version if function.code else "",

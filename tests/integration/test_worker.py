@@ -77,6 +77,7 @@ def test_whatever_a_function_does_harms_its_own_attempt_alone(project, code, rea
     project.worker()
     bad = project.push("bad")[0]
     assert project.ends(bad, "failed")["reason"] == reason
+    assert "Init Duration: -" not in project.lines(bad)[-1]
     (project.root / "f.py").write_text(ECHO)
     time.sleep(0.15)  # looks at the disk are at least 0.1 s apart
     good = project.push("good")[0]
