@@ -1,6 +1,7 @@
 """Address: where the embedded server of a data folder listens, and how to show an address of any server.
 
-The socket is in the data folder, or in a short private folder when its path would be too long.
+The socket is in the data folder, or in a short private folder when its path would be too long, or
+has what Redis' clients cannot read: CLIENT INFO is words of `key=value`, and one of them is the path.
 """
 
 from __future__ import annotations
@@ -73,12 +74,13 @@ def choose(data: Path) -> Path:
     Raises StoreMissing when somebody else has made that folder, OSError when it cannot be made.
     """
     path = data.absolute() / NAME
-    return path if len(os.fsencode(path)) <= LONGEST else _short_folder(data) / NAME
+    return path if len(os.fsencode(path)) <= LONGEST and _is_one_word(str(path)) else _short_folder(data) / NAME
 
 
 def _short_folder(data: Path) -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    base = Path(runtime if 0 < len(os.fsencode(runtime)) < LONGEST // 2 else "/tmp")  # noqa: S108 -- checked below
+    fits = 0 < len(os.fsencode(runtime)) < LONGEST // 2 and _is_one_word(runtime)
+    base = Path(runtime if fits else "/tmp")  # noqa: S108 -- checked below
     folder = base / f"broker-{os.geteuid()}-{blake2b(os.fsencode(data.absolute()), digest_size=6).hexdigest()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -86,3 +88,7 @@ def _short_folder(data: Path) -> Path:
     if state.st_uid != os.geteuid() or state.st_mode != _PRIVATE_FOLDER:
         raise StoreMissing(f"{folder} belongs to another user or is open to others; remove it")
     return folder
+
+
+def _is_one_word(text: str) -> bool:
+    return not re.search(r"[\s=]", text)

@@ -129,6 +129,17 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_works_as_well(tmp_path, mo
     folder.rmdir()
 
 
+@pytest.mark.parametrize("name", ["My Project", "a=b", "tab\there", "né\u00a0e"])
+def test_a_folder_whose_name_would_break_what_redis_tells_of_clients_works_as_well(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    data = tmp_path / name
+    with Server(data) as server, redis.Redis(unix_socket_path=str(address.find(data))) as one:
+        assert one.client_info()["addr"]
+        assert one.client_list()
+        folder = server.socket.parent
+    folder.rmdir()
+
+
 def test_a_socket_folder_that_others_may_enter_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     data = tmp_path / ("x" * 100) / "data"
