@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 FIRINGS = 5
 """How many of a schedule's next firings are shown."""
 
+FEW = 100
+"""Of so many schedules they are shown to people; to work out those of ten thousand takes seconds."""
+
 
 def functions(config: Config) -> list[dict[str, Any]]:
     """Return a row for each function."""
@@ -46,14 +49,18 @@ def sources(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def firings(config: Config, now: datetime | None = None) -> list[dict[str, Any]]:
-    """Return a row for each of the next firings of each source that knows its own (`upcoming`)."""
+def schedules(config: Config) -> list[str]:
+    """Return the sources that know their next firings (`upcoming`)."""
+    return [name for name, source in config.sources.items() if hasattr(source, "upcoming")]
+
+
+def firings(config: Config, names: list[str], now: datetime | None = None) -> list[dict[str, Any]]:
+    """Return a row for each of the next firings of these schedules."""
     now = now or datetime.now(UTC)
     return [
         {"source": name, "due": moment.isoformat()}
-        for name, source in config.sources.items()
-        if (upcoming := getattr(source, "upcoming", None))
-        for moment in upcoming(now, FIRINGS)
+        for name in names
+        for moment in getattr(config.sources[name], "upcoming")(now, FIRINGS)  # noqa: B009 -- Source itself has none
     ]
 
 

@@ -24,7 +24,7 @@ def check(project: Project, schema: bool, as_json: bool) -> None:
         return
     config = project.config
     require_programs(config)
-    complaints = _plan.complaints(config)
+    complaints, schedules = _plan.complaints(config), _plan.schedules(config)
     if as_json:
         print_json(
             {
@@ -32,15 +32,18 @@ def check(project: Project, schema: bool, as_json: bool) -> None:
                 "functions": _plan.functions(config),
                 "sources": _plan.sources(config),
                 "triggers": _plan.triggers(config),
-                "firings": _plan.firings(config),
+                "firings": _plan.firings(config, schedules),
                 "complaints": complaints,
             }
         )
         return
     _plan.show(config)
     print_table(
-        _plan.firings(config), [Column(key="source", title="schedule"), Column(key="due", title="next firings")]
+        _plan.firings(config, schedules[: _plan.FEW]),
+        [Column(key="source", title="schedule"), Column(key="due", title="next firings")],
     )
+    if len(schedules) > _plan.FEW:
+        click.echo(f"The next firings of {len(schedules) - _plan.FEW} more: broker check --json")
     for complaint in complaints:
         click.echo(f"{click.style('warning:', fg='yellow')} {complaint}", err=True)
     click.echo(f"{config.path} is fine.")

@@ -128,6 +128,15 @@ def test_check_as_json_is_one_document_with_the_same_facts(folder):
     assert [one for one in found["complaints"] if "run as root" not in one] == []
 
 
+def test_check_shows_the_next_firings_of_a_hundred_schedules_and_says_how_many_more_there_are(folder):
+    tables = "".join(f'[sources.s{number}]\nkind = "schedule"\ncron = "0 3 * * *"\n' for number in range(120))
+    (folder.root / "config.toml").write_text(tables)
+    shown = folder.run("check").stdout
+    assert shown.count("T03:00:00+00:00") == 5 * 100
+    assert "The next firings of 20 more: broker check --json" in shown
+    assert len(json.loads(folder.run("check", "--json").stdout)["firings"]) == 5 * 120
+
+
 def test_check_says_all_mistakes_at_once_with_exit_code_2(folder):
     (folder.root / "config.toml").write_text(CONFIG.replace('"5s"', '"soon"').replace('"hello"', '"helo"'))
     done = folder.run("check")
