@@ -59,7 +59,9 @@ def deploy(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Deploy a file, a folder or a zip as the next version of a function.
+    """Make code the next version of a function.
+
+    PATH is a file, a folder or a zip.
 
     All workers on all hosts use it at once. A function of config.toml gets other code; its limits and triggers
     stay. Any other name is a function from now on.

@@ -133,7 +133,9 @@ def rollback(project: Project, *, name: str, number: int | None, as_json: bool) 
 @json_option
 @pass_project
 def undeploy(project: Project, *, name: str, yes: bool, as_json: bool) -> None:
-    """Remove all versions of a function, its aliases and its deployed triggers.
+    """Remove what was deployed of a function.
+
+    That is all its versions, its aliases and its deployed triggers.
 
     What waits for it stays where it is, until it is deployed again. A function of config.toml runs the code beside it.
     """

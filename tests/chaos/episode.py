@@ -35,6 +35,8 @@ class Figures:
     events: int
     """How many were owed since the last episode."""
     in_flight: int
+    most: int
+    """How many may have begun again, where more than one moment counts; see `Blow`."""
     started_twice: int
     """Invocations that began once more than before."""
     lost: int
@@ -84,6 +86,7 @@ class Oracle:
             fault=fault.__name__,
             events=events,
             in_flight=len(blow.in_flight),
+            most=max(blow.most, len(blow.in_flight)),
             started_twice=twice,
             lost=len(load.owed - rig.records.ended - self._poison),
             refused=self._refused() - refused,

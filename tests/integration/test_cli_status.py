@@ -105,7 +105,7 @@ def test_the_deep_audit_finds_an_entry_without_a_record(project):
 
 
 def test_usage_adds_up_what_was_billed(project):
-    project.configure(CODE, retry={"attempts": 1}, memory="512MB")
+    project.configure(CODE, retry={"attempts": 1}, memory="512MB", max=1)
     project.worker()
     for id in project.push(1, 2):
         project.ends(id)

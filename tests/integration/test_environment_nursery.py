@@ -36,7 +36,8 @@ def test_the_nursery_itself_knows_no_secret(driver: Driver, monkeypatch: pytest.
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     nursery = Nursery(driver.root)
     try:
-        variables = Path(f"/proc/{nursery.pid}/environ").read_bytes()
+        # Empty until the new program has begun.
+        variables = until(Path(f"/proc/{nursery.pid}/environ").read_bytes)
         assert b"secret" not in variables
         assert b"LC_ALL=C.UTF-8" in variables
     finally:

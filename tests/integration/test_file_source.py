@@ -447,12 +447,15 @@ def test_what_may_not_be_read_is_logged_once_and_found_once_it_may_be(redis_clie
         with process(redis_server.url, root, uid=NOBODY, scan=0.1, recursive=True) as running_source:
             (inbox / "open").write_text("x")
             until(lambda: subjects(context) == ["open"])
-            context.stopping.wait(0.5)
+            said = ""
+            while not all(text in said for text in ("secret: permission denied", "shut: [Errno 13]")):
+                said += running_source.stdout.readline()
+            context.stopping.wait(0.5)  # it goes on scanning, and says nothing more
             (inbox / "secret").chmod(0o644)
             (inbox / "shut").chmod(0o755)
             until(lambda: context.count() == 3)
             running_source.terminate()
-            said, _ = running_source.communicate(timeout=5)
+            said += running_source.communicate(timeout=5)[0]
         assert running_source.returncode == 0
         assert said.count(f"{inbox}/secret: permission denied") == 1
         assert said.count(f"{inbox}/shut: [Errno 13]") == 1
