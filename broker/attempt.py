@@ -125,10 +125,6 @@ class Attempt:
         lines, self.lines, self.unflushed_since = self.lines, [], None
         return lines
 
-    def age(self) -> float:
-        """Return the seconds since the oldest of its invocations was accepted."""
-        return time.time() - min(one.accepted_ms for one in self.claimed) / 1000
-
     def running_for(self) -> float:
         """Return the seconds since it began."""
         return time.monotonic() - self.given
@@ -142,7 +138,7 @@ class Attempt:
                 return Foreign(f"another program put this job into the queue; it is no invocation of {name}")
             if one.crashes >= POISON:
                 return WorkerLost(f"its worker or its environment died {POISON} times while it ran")
-        if max_age is not None and self.age() > max_age:
+        if max_age is not None and all(is_expired(self.function, one) for one in self.claimed):
             return Expired(f"it was not run within max_age ({max_age})")
         return self._shape(sources) if self.function.payload == "aws" else None
 
@@ -313,6 +309,16 @@ class Attempt:
             return {positions[item["itemIdentifier"]] for item in answer["batchItemFailures"]}
         except (KeyError, TypeError):
             return None
+
+
+def is_expired(function: Function, one: Claimed) -> bool:
+    """Return whether it has waited for longer than its function allows."""
+    return function.max_age is not None and time.time() - one.accepted_ms / 1000 > function.max_age
+
+
+def is_alone(function: Function, one: Claimed) -> bool:
+    """Return whether it shares its attempt with no other, as it is buried, or may be the death of its worker."""
+    return one.foreign or one.crashes > 0 or is_expired(function, one)
 
 
 def traceback_text(body: bytes) -> str:

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, WorkerStatus
 
 from broker import identity, outbox
-from broker.attempt import POISON, Attempt, Failure
+from broker.attempt import POISON, Attempt, Failure, is_alone
 from broker.budget import Budgets
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
@@ -215,8 +215,7 @@ class Worker(rq.Worker):
         for one in claimed:
             version = self._deployed.pick(function, one.id, one.qualifier)
             _, together = groups.setdefault(version.version, (version, []))
-            before = together[-1][0] if together else one
-            if batch and together and not (one.foreign or before.foreign or one.crashes or before.crashes):
+            if batch and together and not any(is_alone(version, each) for each in (one, together[-1][0])):
                 together[-1].append(one)
             else:
                 together.append([one])

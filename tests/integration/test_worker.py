@@ -304,6 +304,18 @@ def test_what_waited_longer_than_max_age_is_a_dead_letter_that_says_so(project):
     until(lambda: any("max_age" in line for line in project.lines(id)))
 
 
+def test_one_that_waited_too_long_takes_none_of_its_batch_with_it(project):
+    project.configure(
+        "def handler(events, context): return len(events)\n", batch={"size": 3, "window": "1h"}, max_age="1h"
+    )
+    first, old, last = project.push(1, 2, 3)
+    project.client.hincrby(f"rq:job:{old}", "at", -7_200_000)
+    project.worker()
+    assert project.ends(old, "failed")["reason"] == "Expired"
+    for id in (first, last):
+        project.ends(id)
+
+
 def test_a_destination_may_be_a_queue(project):
     (project.root / "g.py").write_text("def handler(event, context): return event['type']\n")
     project.configure(
