@@ -188,7 +188,11 @@ class Worker(rq.Worker):
         wants = self._wants(now)
         if wants:
             asked = [_want(function, vacancies) for function, vacancies in wants]
-            answer = self.ledger.claim(self.name, asked, self._execution_number)
+            try:
+                answer = self.ledger.claim(self.name, asked, self._execution_number)
+            except StoreUnavailable:
+                self._execution_number += sum(want.most for want in asked)  # they may have been used
+                raise
             self._execution_number += len(answer.claimed)
             if answer.changes > self._deployed.changes:  # the bell for it was not heard yet
                 self._learn_at = 0.0

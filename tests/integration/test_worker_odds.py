@@ -45,6 +45,8 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_run(project):
     try:
         assert turning(worker, lambda: project.job(id)["status"] == "finished")
         assert project.job(id)["attempt"] == "1"
+        numbers = [groups[1] for _, groups, *_ in claims if groups]
+        assert len(set(numbers)) == len(numbers) == 2  # an execution is used once
     finally:
         worker._end()
 
