@@ -1,7 +1,8 @@
 """Staging: the worker's end of the processes that prepare what functions stand on, see preparing.py.
 
-Nothing here blocks: what is not ready is being prepared meanwhile, one at a time, and what waits for it stays in its
-queue. What could not be prepared is tried again after a while.
+Nothing here blocks: what is not ready is being prepared meanwhile, and what waits for it stays in its queue. Code alone
+is fetched while layers are built, so that an index that does not answer holds up no deploy. What could not be prepared
+is tried again after a while.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ log = logging.getLogger("broker.worker")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before what could not be prepared is tried again."""
 
+AT_ONCE = 2
+"""How many stages with layers are prepared at a time, and how many without."""
+
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from broker.runtime.preparing import main; main()"
 _END_WAIT = 5.0
 
@@ -61,7 +65,7 @@ class Staging:
         self._stages: dict[Key, Stage | Refusal] = {}
         self._failures: dict[Key, int] = {}
         self._queue: deque[tuple[Key, Function]] = deque()
-        self._running: tuple[Key, subprocess.Popen[bytes], bytearray] | None = None
+        self._running: dict[Key, tuple[subprocess.Popen[bytes], bytearray]] = {}
 
     def ready(self, function: Function, now: float) -> bool:
         """Return whether an attempt may be begun: `of` has a stage, or the reason why there is none.
@@ -74,7 +78,7 @@ class Staging:
         found = self._stages.get(key)
         if isinstance(found, Stage) or (found is not None and now < found.until):
             return True
-        if all(key != waiting for waiting, _ in self._queue) and (self._running is None or self._running[0] != key):
+        if key not in self._running and all(key != waiting for waiting, _ in self._queue):
             self._queue.append((key, function))
             self._go_on()
         return False
@@ -97,14 +101,17 @@ class Staging:
     def close(self) -> None:
         """End what is under way."""
         self._queue.clear()
-        if self._running is not None:
-            _, process, _ = self._running
-            self._let_go(process)
+        for key, (process, _) in list(self._running.items()):
+            self._let_go(key, process)
 
     def _go_on(self) -> None:
-        if self._running is not None or not self._queue:
-            return
-        key, function = self._queue.popleft()
+        for waiting in list(self._queue):
+            key, function = waiting
+            if sum(_builds(one) == _builds(key) for one in self._running) < AT_ONCE:
+                self._queue.remove(waiting)
+                self._begin(key, function)
+
+    def _begin(self, key: Key, function: Function) -> None:
         try:
             task = task_for(self._config, function)
             process = subprocess.Popen(
@@ -117,7 +124,7 @@ class Staging:
         except (LayerFailed, OSError) as error:
             self._keep(key, function, Prepared(refusal=str(error)))
             return
-        self._running = key, process, bytearray()
+        self._running[key] = process, bytearray()
         if process.stdout is None or process.stdin is None:
             raise AssertionError
         with contextlib.suppress(BrokenPipeError), process.stdin as given:  # then its answer is missing, too
@@ -126,14 +133,14 @@ class Staging:
         self._selector.register(process.stdout, selectors.EVENT_READ, lambda: self._read(key, function, process))
 
     def _read(self, key: Key, function: Function, process: subprocess.Popen[bytes]) -> Sequence[object]:
-        if self._running is None or process.stdout is None:
+        if key not in self._running or process.stdout is None:
             return []
-        answer = self._running[2]
+        _, answer = self._running[key]
         data = process.stdout.read()
         if data:
             answer += data
         elif data is not None:
-            status = self._let_go(process)
+            status = self._let_go(key, process)
             try:
                 prepared = msgspec.json.decode(bytes(answer), type=Prepared)
             except msgspec.DecodeError:
@@ -142,9 +149,9 @@ class Staging:
             self._go_on()
         return []
 
-    def _let_go(self, process: subprocess.Popen[bytes]) -> int:
+    def _let_go(self, key: Key, process: subprocess.Popen[bytes]) -> int:
         """End a process that has answered, or whose answer nobody wants any more, and all that it has started."""
-        self._running = None
+        del self._running[key]
         if process.stdout is not None:
             self._selector.unregister(process.stdout)
             process.stdout.close()
@@ -163,6 +170,10 @@ class Staging:
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
         log.warning("%s cannot run: %s", function.name, prepared.refusal)
         self._stages[key] = Refusal(prepared.refusal, time.monotonic() + wait)
+
+
+def _builds(key: Key) -> bool:
+    return bool(key[1])
 
 
 def _key(function: Function) -> Key:

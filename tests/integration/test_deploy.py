@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,7 @@ from broker.layer import Layer
 from broker.ledger import Ledger
 from broker.publisher import Publisher
 from broker.runtime.preparing import Task, prepare
+from broker.runtime.staging import AT_ONCE
 from broker.worker import Worker
 from tests.conftest import until
 from tests.integration.test_worker_odds import turning
@@ -311,6 +314,24 @@ def test_a_version_is_made_only_of_code_that_is_all_there(project, pushed, monke
     with pytest.raises(DeployFailed, match="gone again"):
         pushed("a")
     assert catalog.read(project.client) == (0, {})
+
+
+def test_builds_that_hang_hold_up_no_deploy(project, pushed, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as index:  # it never answers
+        monkeypatch.setenv("UV_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/")
+        tables = (
+            f'[layers.l{n}]\nrequirements = ["zz-{n}"]\n[functions.f{n}]\nhandler = "f.py:handler"\nlayers = ["l{n}"]\n'
+            for n in range(3)
+        )
+        project.configure("def handler(event, context): return 'f'", "".join(tables))
+        project.worker()
+        unfinished = partial(project.root.glob, ".broker/layers/.*")
+        until(lambda: len(list(unfinished())) == AT_ONCE, within=30)
+        pushed("a")
+        (id,) = send(project, 1)
+        project.ends(id, within=30)
+        assert project.result(id)[0] == "a"
+        assert len(list(unfinished())) == AT_ONCE
 
 
 def test_a_record_that_cannot_be_read_hinders_no_other_function(project, pushed, caplog):
