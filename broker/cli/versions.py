@@ -89,13 +89,16 @@ def alias(
     if remove:
         if alias is None or alias == LIVE:
             raise click.UsageError(f"name the alias to remove; {LIVE} is always there")
+        check_name("alias", alias, record.aliases)
         record = _change(project, name, lambda old: old.with_alias(alias, None))
     elif version is not None or weights:
         if alias is None or not alias.isidentifier():
             raise click.UsageError("name the alias; it begins with a letter, and has letters, digits and _")
         record = _change(project, name, lambda old: _set(project, old, alias, version, dict(weights)))
-    rows = [_alias(each, record.aliases[each]) for each in sorted(record.aliases) if alias in {None, each}]
-    print_table(rows, [Column(key="alias"), Column(key="runs")], as_json=as_json, nothing="no such alias")
+    elif alias is not None:
+        check_name("alias", alias, record.aliases)
+    rows = [_alias(each, record.aliases[each]) for each in sorted(record.aliases) if remove or alias in {None, each}]
+    print_table(rows, [Column(key="alias"), Column(key="runs")], as_json=as_json)
 
 
 @click.command()

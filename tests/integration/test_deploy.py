@@ -400,6 +400,11 @@ def test_the_commands_deploy_list_share_and_roll_back(project, broker):
     assert [(row["version"], row["aliases"]) for row in rows] == [(2, LIVE), (1, LIVE)]
     assert broker("alias", "hello", "stage", "--version", "2").returncode == 0
     assert broker("invoke", "hello:stage").stdout == "2\n"
+    for more in ([], ["--remove"]):
+        assert "there is no alias 'stag'" in broker("alias", "hello", "stag", *more).stderr
+    assert [row["alias"] for row in json.loads(broker("alias", "hello", "stage", "--remove", "--json").stdout)] == [
+        LIVE
+    ]
     assert "has no version 9" in broker("alias", "hello", LIVE, "--version", "9").stderr
     assert broker("rollback", "hello").stdout == "hello: version 1 is live\n"
     assert broker("rollback", "hello", "--to", "2").stdout == "hello: version 2 is live\n"
