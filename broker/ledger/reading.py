@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -147,10 +148,17 @@ def heads(client: Redis, invocations: Sequence[Invocation]) -> dict[str, Head]:
             answers = pipeline.execute()
         for one, data in zip(group, answers, strict=True):
             try:
-                found[one.id] = msgspec.json.decode(event_of(data or b"", one.function), type=Head)
+                found[one.id] = _head(event_of(data or b"", one.function))
             except (ValueError, zlib.error):
                 continue  # another tool's job in one of our queues; `show` says what is wrong with it
     return found
+
+
+def _head(text: bytes) -> Head:
+    try:
+        return msgspec.json.decode(text, type=Head)
+    except msgspec.DecodeError:  # half a surrogate pair is too little for it: the name of a file that is not UTF-8
+        return msgspec.convert(json.loads(text), type=Head)
 
 
 def event(client: Redis, invocation: Invocation) -> bytes:

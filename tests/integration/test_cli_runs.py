@@ -63,6 +63,14 @@ def test_invocations_are_listed_newest_first_and_each_is_shown_whole(project):
     assert "begins with ffffff" in broker(project.root, "show", "ffffff", code=1).stderr
 
 
+def test_an_invocation_is_listed_with_its_event_whatever_the_name_of_its_file_is_made_of(project):
+    project.configure(CODE, ORDERS)
+    (id_,) = project.push({"name": os.fsdecode(b"bad\xff")})
+    (row,) = runs(project)
+    assert (row["id"], row["source"]) == (id_, "q")
+    assert row["event"]
+
+
 def test_a_prefix_must_be_long_enough_and_name_one_alone(project):
     project.configure(CODE)
     project.push(*range(3))
