@@ -31,8 +31,8 @@ _PYTHON = '''\
 
 def handler(event, context):
     """Return what the event is about; what is printed goes to the function's log."""
-    print(f"{event['type']}: {event['subject']}")
-    return {"seen": event["subject"]}
+    print(f"{event['type']}: {event.get('subject')}")
+    return {"seen": event.get("subject")}
 '''
 
 _NODEJS = """\
@@ -54,7 +54,7 @@ public class Hello {
     /** Return what the event is about; what is printed goes to the function's log. */
     public Map<String, Object> handle(Map<String, Object> event) {
         System.out.println(event.get("type") + ": " + event.get("subject"));
-        return Map.of("seen", event.get("subject"));
+        return Map.of("seen", event.getOrDefault("subject", ""));
     }
 }
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import runpy
 import shlex
 import signal
 import subprocess
@@ -195,6 +196,16 @@ def test_init_makes_a_project_that_check_finds_fine_and_overwrites_nothing(folde
     assert again.returncode == 1
     assert "there already" in again.stderr
     assert (project / "config.toml").read_text() == "# mine"
+
+
+def test_init_writes_what_the_readme_shows_and_its_handler_takes_any_event(folder):
+    folder.run("init", "new")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = readme.partition("## Your own function")[2].partition("\n## ")[0]
+    handler = folder.root / "new/handlers/hello.py"
+    for language, path in (("toml", folder.root / "new/config.toml"), ("python", handler)):
+        assert shown.partition(f"```{language}\n")[2].partition("```")[0] in path.read_text()
+    assert runpy.run_path(str(handler))["handler"]({"type": "invoke"}, None) == {"seen": None}
 
 
 def test_a_reader_that_stops_reading_is_no_fault(folder):
