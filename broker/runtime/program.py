@@ -30,6 +30,9 @@ _LAST_READS = 64
 _POLL_MS = 20
 """How often is looked whether the program has ended, where no descriptor tells."""
 
+_LONGEST_VARIABLE = 16 << 10
+"""Characters; Linux starts no program with a variable of 128 KB (execve(2))."""
+
 _ATTRIBUTES = ("id", "type", "source", "subject")
 
 
@@ -103,7 +106,7 @@ class ProgramEnvironment:
         read = json.loads(event)
         if isinstance(read, dict) and "specversion" in read:
             for name in _ATTRIBUTES:
-                if isinstance(value := read.get(name), str):
+                if isinstance(value := read.get(name), str) and len(value) <= _LONGEST_VARIABLE:
                     told[f"BROKER_EVENT_{name.upper()}"] = _sayable(value)
         return told
 
