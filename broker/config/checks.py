@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,8 @@ def check_function(reader: Reader, function: Function, root: Path) -> None:
 
 
 def _check_budget(reader: Reader, budget: Budget | None, place: str) -> None:
+    if budget is not None and budget.gb_seconds == math.inf:  # JSON has no such number
+        reader.wrong(f"{place}.gb_seconds", "expected a number that is reached some time, got inf")
     if budget is not None and budget.requests is None and budget.gb_seconds is None and not reader.faulty(place):
         reader.wrong(place, "expected requests, gb_seconds or both, got neither")
 

@@ -322,6 +322,11 @@ def test_a_budget_of_nothing_is_a_mistake(mistakes, text, place):
     assert mistakes(text) == [f"{place}: expected requests, gb_seconds or both, got neither"]
 
 
+def test_a_budget_has_an_end(mistakes):
+    text = F + "budget = { gb_seconds = inf }\n"
+    assert mistakes(text) == ["functions.f.budget.gb_seconds: expected a number that is reached some time, got inf"]
+
+
 def test_a_table_that_is_not_empty_but_wrong_is_not_told_to_be_empty(mistakes):
     text = F + "budget = { requests = 0 }\n[layers.l]\npackages = 5\n"
     assert mistakes(text) == [
