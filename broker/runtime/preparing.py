@@ -6,6 +6,7 @@ input and answers with a Prepared on its standard output.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 import time
@@ -107,7 +108,11 @@ def _fetch(task: Task) -> Path:
 
 def _tidy(codes: Path, known: set[str]) -> None:
     """Remove code that no version refers to any more, unless attempts may still be running it."""
-    recent = {path.name for path in codes.iterdir() if path.stat().st_mtime > time.time() - KEPT}
+    recent = set()
+    for path in codes.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process has finished it, or removed it
+            if path.stat().st_mtime > time.time() - KEPT:
+                recent.add(path.name)
     shelf.prune(codes, known | recent)
 
 

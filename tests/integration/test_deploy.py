@@ -519,6 +519,17 @@ def test_a_host_that_refuses_deploys_neither_makes_nor_runs_them(project, pushed
     assert send(project, 1) == []
 
 
+def test_what_vanishes_from_the_hosts_code_meanwhile_harms_no_fetch(project, pushed):
+    record, _ = pushed("a")
+    folders = project.root / ".broker/code"
+    folders.mkdir(parents=True)
+    (folders / ".other").symlink_to("nowhere")  # it is listed, and not there when looked at
+    task = Task(
+        root=str(project.root), data=".broker", redis=project.config.settings.redis, code=record.versions[1].code
+    )
+    assert prepare(task).refusal == ""
+
+
 def test_code_that_nobody_needs_leaves_the_hosts_a_day_later(project, pushed):
     project.worker()
     pushed("a")
