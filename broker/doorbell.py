@@ -29,6 +29,15 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 """Seconds between tries to subscribe while Redis is away."""
 
 
+def connection_like(client: redis.Redis) -> Any:
+    """Return a new connection with a client's settings, not connected yet.
+
+    It is none of the client's pool: a pool counts what `make_connection` has made, and makes no more after a hundred.
+    """
+    pool = client.connection_pool
+    return pool.connection_class(**pool.connection_kwargs)
+
+
 class Subscription:
     """One connection that listens to channels, for a selector loop: `fileno` is readable while something was said.
 
@@ -39,8 +48,7 @@ class Subscription:
 
     def __init__(self, client: redis.Redis, channels: Sequence[str]) -> None:
         """Subscribe."""
-        pool: Any = client.connection_pool
-        self._connection = pool.make_connection()
+        self._connection = connection_like(client)
         self._reader = hiredis.Reader()
         self._is_asked = False
         try:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 from redis.exceptions import ResponseError
 
+from broker.doorbell import connection_like
+
 if TYPE_CHECKING:
     from redis import Redis
 
 
 class Line:
-    """Connections like the client's, made by its pool and kept; each thread that calls at the same time has its own."""
+    """Connections like the client's, made here and kept; each thread that calls at the same time has its own."""
 
     def __init__(self, client: Redis) -> None:
         """Take the client; nothing is connected yet."""
-        self._pool = client.connection_pool
+        self._client = client
         self._free: list[Any] = []
 
     def run(self, sha: str, arguments: Sequence[Any]) -> Any:
@@ -28,7 +30,7 @@ class Line:
         try:
             connection = self._free.pop()
         except IndexError:
-            connection = self._pool.make_connection()
+            connection = connection_like(self._client)
         try:
             connection.connect()
             request = hiredis.pack_command(("EVALSHA", sha, 0, *arguments))

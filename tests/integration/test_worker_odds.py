@@ -10,6 +10,7 @@ from rq import Queue
 from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
 
+from broker.doorbell import MISSED, Subscription
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger
 from broker.store import connection
@@ -165,6 +166,16 @@ def test_who_runs_beside_poison_each_time_does_not_die_with_it(project):
     assert (project.job(poison)["reason"], project.job(poison)["attempt"]) == ("WorkerLost", "4")
     for id in others:
         assert "crashes" in project.ends(id)
+
+
+def test_any_number_of_connections_may_break_and_be_made_again(redis_server):
+    with connection.open_url(redis_server.url) as client:
+        for _ in range(client.connection_pool.max_connections + 10):
+            subscription = Subscription(client, ["x"])
+            assert list(subscription.heard(10)) == [(MISSED, b"")]
+            subscription.close()
+            assert Ledger(client).recover().recovered == []  # each has a line of its own
+        assert client.ping()
 
 
 def test_a_suspect_of_which_redis_did_not_hear_that_it_runs_holds_no_other_back(project, monkeypatch):
