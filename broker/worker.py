@@ -359,7 +359,7 @@ class Worker(rq.Worker):
         elif channel == MISSED:
             self._learn_at = 0.0
             self._hungry.update(self.functions)
-        elif (name := function_of(message.decode())) in self.functions:
+        elif (name := function_of(message.decode(errors="replace"))) in self.functions:
             self._hungry.add(name)
 
     def _hear_plain(self) -> list[tuple[Place, Message]]:
@@ -369,8 +369,13 @@ class Worker(rq.Worker):
         return []
 
     def _obey(self, message: bytes) -> None:
-        payload = parse_payload({"data": message})
-        if payload.get("command") in {"stop-job", "stop-execution"}:
+        try:
+            payload = parse_payload({"data": message})
+        except ValueError:
+            payload = None
+        if not isinstance(payload, dict) or "command" not in payload:
+            log.warning("a command that is none: %r", message[:200])
+        elif payload.get("command") in {"stop-job", "stop-execution"}:
             self._pool.kill(str(payload.get("job_id")), Stopped("it was stopped on request"))
         elif payload.get("command") == "kill-horse":
             for attempt in list(self._pool.running_attempts()):

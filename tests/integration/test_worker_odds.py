@@ -13,6 +13,7 @@ from rq.serializers import JSONSerializer
 from broker.doorbell import MISSED, Subscription
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger
+from broker.ledger.ledger import WAKE
 from broker.store import connection
 from broker.worker import Worker
 from tests.conftest import until
@@ -166,6 +167,21 @@ def test_who_runs_beside_poison_each_time_does_not_die_with_it(project):
     assert (project.job(poison)["reason"], project.job(poison)["attempt"]) == ("WorkerLost", "4")
     for id in others:
         assert "crashes" in project.ends(id)
+
+
+@pytest.mark.parametrize("said", [b"stop", b"[]", b"{}", b"\xff"])
+def test_what_is_no_command_and_no_queue_ends_no_worker(project, said):
+    project.configure(ECHO)
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    try:
+        worker._turn()  # it listens
+        for channel in (worker._commands, WAKE):
+            assert project.client.publish(channel, said) == 1
+        (id,) = project.push(1)
+        assert turning(worker, lambda: project.job(id)["status"] == "finished")
+    finally:
+        worker._end()
 
 
 def test_any_number_of_connections_may_break_and_be_made_again(redis_server):
