@@ -122,8 +122,10 @@ def test_a_forged_answer_concerns_its_own_attempt_alone(driver: Driver) -> None:
     first, second = driver.send(environment, f"!{forged}", 1)
     died = driver.died(environment)
     done = {message.invocation: message.ok for message in driver.messages[environment] if isinstance(message, Done)}
-    assert done == {first: False}
-    assert (type(died.error), died.current) == (EnvironmentDied, second)
+    assert done.pop(first) is False
+    assert type(died.error) is EnvironmentDied
+    # The second has given its own answer before the environment was ended, or was at work then.
+    assert (done, died.current) in [({}, second), ({second: True}, None)]
     goes_on(driver)
 
 
