@@ -223,7 +223,7 @@ def test_a_worker_whose_subscription_broke_hears_again(project):
     try:
         (id,) = project.push(1)
         assert turning(worker, lambda: project.job(id)["status"] == "started")
-        assert project.client.client_kill_filter(_type="pubsub") == 1
+        assert project.client.client_kill_filter(_type="pubsub") >= 1  # those of earlier tests may still be closing
         turning(worker, lambda: False, within=1.5)  # a beat
         send_stop_job_command(project.client, id, serializer=JSONSerializer)
         assert turning(worker, lambda: project.job(id)["status"] == "stopped")
