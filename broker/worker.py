@@ -429,7 +429,7 @@ class Worker(rq.Worker):
 def main(config: Config, *, burst: bool = False, name: str | None = None) -> int:
     """Run a worker until a signal ends it; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    Worker(config, connection.connect(config, wait=True), name=name).work(burst=burst)
+    Worker(config, connection.connect(config, wait=True, hasty=True), name=name).work(burst=burst)
     return 0
 
 

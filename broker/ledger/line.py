@@ -13,6 +13,8 @@ from broker.doorbell import connection_like
 if TYPE_CHECKING:
     from redis import Redis
 
+_PIECE = 256 << 10
+
 
 class Line:
     """Connections like the client's, made here and kept; each thread that calls at the same time has its own."""
@@ -34,7 +36,9 @@ class Line:
         try:
             connection.connect()
             request = hiredis.pack_command(("EVALSHA", sha, 0, *arguments))
-            connection.send_packed_command([request], check_health=False)
+            # In pieces, since the connection's timeout is for each: a slow network must not take the longest for lost.
+            pieces = [request[start : start + _PIECE] for start in range(0, len(request), _PIECE)]
+            connection.send_packed_command(pieces, check_health=False)
             answer = connection.read_response()
         except ResponseError:
             self._free.append(connection)

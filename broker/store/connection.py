@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -34,19 +35,21 @@ OLDEST = (6, 2)
 SOCKET_TIMEOUT = 20.0
 """Seconds that an answer may take; a blocking command must come back sooner than that."""
 
+HASTY_TIMEOUT = 1.0
+"""Seconds that an answer may take for who has a loop to go on with: a worker has environments to look after."""
+
 _OPTIONS: Mapping[str, Any] = {
-    "socket_timeout": SOCKET_TIMEOUT,
-    "socket_connect_timeout": 5,
     "health_check_interval": 15,
     "decode_responses": False,
 }
 
 
-def connect(config: Config, *, wait: bool = False) -> redis.Redis:
+def connect(config: Config, *, wait: bool = False, hasty: bool = False) -> redis.Redis:
     """Return a client whose server has answered.
 
     With `wait`, block until there is a server and it has loaded its data, and log about it; a server that refuses the
-    password is not waited for. The client repeats a command whose connection broke, for about two seconds.
+    password is not waited for. The client repeats a command whose connection broke, for about two seconds; with `hasty`
+    it fails within about one.
 
     Raises StoreMissing when there is no server, StoreUnavailable when it is loading or does not answer, StoreError
     when it refuses us. No message holds a password.
@@ -54,7 +57,7 @@ def connect(config: Config, *, wait: bool = False) -> redis.Redis:
     pause, told = 0.05, 0.0
     while True:
         try:
-            return _connect_once(config)
+            return _connect_once(config, hasty=hasty)
         except (StoreMissing, StoreUnavailable) as error:
             if not wait:
                 raise
@@ -65,26 +68,35 @@ def connect(config: Config, *, wait: bool = False) -> redis.Redis:
         pause = min(pause * 1.5, 1)
 
 
-def open_url(url: str, *, patient: bool = True) -> redis.Redis:
+def open_url(url: str, *, patient: bool = True, within: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Return a client for `redis://`, `rediss://`, `unix://` or `sentinel://`; nothing is sent yet.
 
     `sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB][?sentinel_password=...]` follows the master
-    that these sentinels name. `patient` clients repeat a command whose connection broke.
+    that these sentinels name. `patient` clients repeat a command whose connection broke. An answer that does not come
+    `within` so many seconds does not come.
 
     Raises StoreError when the URL is none of these.
     """
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=1), 6, (redis.ConnectionError,))
-    options = {**_OPTIONS, "retry": retry if patient else Retry(NoBackoff(), 0)}
+    options = {
+        **_OPTIONS,
+        "socket_timeout": within,
+        "socket_connect_timeout": min(within, 5),
+        "retry": retry if patient else Retry(NoBackoff(), 0),
+    }
     try:
         if url.startswith("sentinel://"):
             return _sentinel(url, options)
-        return redis.Redis.from_url(url, **options)
+        client = redis.Redis.from_url(url, **options)
     except ValueError:
         # Not chained, and its text not repeated: it may hold a part of the password.
         raise StoreError(
             f"{address.public(url)} is not the URL of a Redis: expected redis://, rediss://, unix:// or sentinel://, "
             f"with special characters of the password percent-encoded"
         ) from None
+    pool = client.connection_pool
+    pool.connection_class = _leaving(pool.connection_class)
+    return client
 
 
 def describe(client: redis.Redis) -> str:
@@ -142,7 +154,7 @@ def _access(client: redis.Redis) -> list[str]:
     return []
 
 
-def _connect_once(config: Config) -> redis.Redis:
+def _connect_once(config: Config, *, hasty: bool) -> redis.Redis:
     url = config.settings.redis
     if url is None:
         path = address.find(config.data)
@@ -163,7 +175,29 @@ def _connect_once(config: Config) -> redis.Redis:
         if config.settings.redis is None:
             raise StoreMissing(f"{name} does not run any more: start it with `broker up`") from error
         raise StoreUnavailable(f"{name} does not answer: {error}") from error
-    return open_url(url)
+    return open_url(url, patient=not hasty, within=HASTY_TIMEOUT if hasty else SOCKET_TIMEOUT)
+
+
+@functools.cache
+def _leaving(kind: Any) -> Any:
+    """Return a class of connections that leave a server which takes no writes any more.
+
+    After a fail-over the old master may still be there, as a replica, while its name or address leads to the new one.
+    redis-py does so of itself only for sentinel://.
+    """
+
+    class Leaving(kind):  # type: ignore[misc]  # of which class is known when it runs
+        def read_response(self, *arguments: Any, **named: Any) -> Any:
+            try:
+                return super().read_response(*arguments, **named)
+            except redis.ResponseError as error:
+                # Redis 6.2 tells of it inside of a script's own error.
+                if isinstance(error, redis.ReadOnlyError) or "-READONLY" in str(error):
+                    self.disconnect()
+                    raise redis.ConnectionError(f"it has become a replica: {error}") from error
+                raise
+
+    return Leaving
 
 
 def _sentinel(url: str, options: Mapping[str, Any]) -> redis.Redis:
@@ -179,13 +213,15 @@ def _sentinel(url: str, options: Mapping[str, Any]) -> redis.Redis:
         "db": int(database or 0),
     }
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    addresses = [_address(host) for host in hosts.split(",")]
+    wait = min(2, options["socket_timeout"] / len(addresses))  # one after the other is asked
     sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py ships none
-        [_address(host) for host in hosts.split(",")],
+        addresses,
         sentinel_kwargs={
             "password": query.get("sentinel_password"),
             "username": query.get("sentinel_username"),
-            "socket_timeout": 2,
-            "socket_connect_timeout": 2,
+            "socket_timeout": wait,
+            "socket_connect_timeout": wait,
             "retry": Retry(NoBackoff(), 0),
         },
     )
