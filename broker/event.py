@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import time as clock
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -41,6 +43,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: Any = None
     data_base64: str | None = None
     extensions: dict[str, str | int | bool] = {}
+    is_json: bool = False
+    """Whether all of it is known to be JSON, as what a parser of JSON returns is: it is encoded faster then."""
 
     def record(self) -> dict[str, Any]:
         """Return the CloudEvents record: a flat dictionary with only the attributes that are set."""
@@ -69,7 +73,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def encode_record(self, record: dict[str, Any]) -> bytes:
         """Do the same with the record, which the caller has already."""
         try:
-            return _encode(record).encode()
+            return _encode_json(record) if self.is_json else _encode(record).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise EventError(f"the data of event {self.id!r} is not JSON: {error}") from error
 
@@ -77,6 +81,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # The standard library's encoder: msgspec would turn NaN into null without a word, and refuse the lone surrogates that
 # stand for the bytes of a file name that is not UTF-8.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode_json = msgspec.json.Encoder().encode
 
 
 _random = random.Random(os.urandom(32))  # noqa: S311 -- ids must be unique; they are no secrets
@@ -99,6 +104,7 @@ def new_event(
     subject: str | None = None,
     data: Any = None,
     time: datetime | None = None,
+    is_json: bool = False,
 ) -> Event:
     """Return an event of this moment; without an `id` it gets a random one."""
     return Event(
@@ -106,8 +112,9 @@ def new_event(
         source=source,
         type=type,
         subject=subject,
-        time=rfc3339(time or datetime.now(UTC)),
+        time=rfc3339(time) if time else _now(),
         data=data,
+        is_json=is_json,
     )
 
 
@@ -177,3 +184,14 @@ def invocation_id(function: str, event: Event) -> str:
 def rfc3339(moment: datetime) -> str:
     """Return the moment in UTC as `2026-11-23T07:51:07.123456Z`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _now() -> str:
+    """Return this moment in the same form, which is made for many events: its calendar only once a second."""
+    seconds, nanoseconds = divmod(clock.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1000:06}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return clock.strftime("%Y-%m-%dT%H:%M:%S", clock.gmtime(seconds))

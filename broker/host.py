@@ -18,7 +18,7 @@ from broker.doorbell import Doorbell
 from broker.errands import Errands
 from broker.errors import BrokerError, QueueFull, StoreUnavailable
 from broker.ledger import Ledger, available
-from broker.publisher import USUAL, GroupCommit, Publisher
+from broker.publisher import USUAL, GroupCommit, Publisher, Then, settle
 from broker.source import Ended, Outcome, Publishing, Receipt, Source
 from broker.store import connection
 
@@ -126,22 +126,27 @@ class HostContext:
 
     def submit(self, event: Event, how: Publishing = USUAL) -> Future[Receipt]:
         """Publish without blocking; see SourceContext."""
+        future: Future[Receipt] = Future()
+        self.submit_then(event, how, partial(settle, future))
+        return future
+
+    def submit_then(self, event: Event, how: Publishing, then: Then) -> None:
+        """Publish without blocking, and call `then`; see SourceContext."""
         orders = self._host.publisher.orders(event, how)
-        if not how.reply:
-            return self._host.group_commit.submit(event.id, orders)
-        owed = [order.id for order in orders]
-        self._host.replies.expect(owed)
-        receipt = self._host.group_commit.submit(event.id, orders)
-        receipt.add_done_callback(partial(self._forget_unless_accepted, owed))
-        return receipt
+        if how.reply:
+            owed = [order.id for order in orders]
+            self._host.replies.expect(owed)
+            then = partial(self._forget_unless_accepted, owed, then)
+        self._host.group_commit.submit_then(event.id, orders, then)
 
     def outcome(self, invocation: str) -> Future[Outcome]:
         """Return the outcome-to-be of an invocation; see SourceContext."""
         return self._host.replies.outcome(invocation)
 
-    def _forget_unless_accepted(self, owed: Sequence[str], receipt: Future[Receipt]) -> None:
-        if receipt.cancelled() or receipt.exception() is not None or receipt.result().duplicate:
+    def _forget_unless_accepted(self, owed: Sequence[str], then: Then, answer: Receipt | Exception) -> None:
+        if isinstance(answer, Exception) or answer.duplicate:
             self._host.replies.forget(owed)
+        then(answer)
 
     def ended(self) -> Iterator[Ended]:
         """Yield tracked events that ended; see SourceContext."""

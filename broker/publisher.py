@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -160,10 +163,14 @@ def _receipt(event: str, owed: Sequence[Order], answers: Sequence[int]) -> Recei
     return Receipt(event=event, invocations=tuple(invocations), duplicate=duplicate, superseded=tuple(superseded))
 
 
+Then = Callable[[Receipt | Exception], object]
+"""What is called with the answer to a submission: its receipt; or QueueFull, StoreUnavailable, or the unexpected."""
+
+
 class _Submission(msgspec.Struct, frozen=True):
     event: str
     orders: list[Order]
-    future: Future[Receipt]
+    then: Then
 
 
 class GroupCommit:
@@ -172,47 +179,54 @@ class GroupCommit:
     def __init__(self, publisher: Publisher) -> None:
         """Start the thread."""
         self._publisher = publisher
-        self._waiting: list[_Submission] = []
-        self._wake = threading.Condition()
-        self._closed = False
+        self._waiting: SimpleQueue[_Submission | None] = SimpleQueue()
+        """What is to be published; None at its end."""
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
     def submit(self, event: str, orders: list[Order]) -> Future[Receipt]:
         """Return the receipt-to-be; it fails with QueueFull or StoreUnavailable."""
         future: Future[Receipt] = Future()
-        with self._wake:
-            self._waiting.append(_Submission(event, orders, future))
-            self._wake.notify()
+        self.submit_then(event, orders, partial(settle, future))
         return future
+
+    def submit_then(self, event: str, orders: list[Order], then: Then) -> None:
+        """Have it published; `then` is called in our thread, and is to be quick."""
+        self._waiting.put(_Submission(event, orders, then))
 
     def close(self) -> None:
         """Publish what waits, then end the thread."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
+        self._waiting.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closed:
-                    self._wake.wait()
-                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-                if not group:
-                    return
+        while (one := self._waiting.get()) is not None:
+            group = [one]
+            with suppress(Empty):
+                while len(group) < GROUP and (one := self._waiting.get_nowait()) is not None:
+                    group.append(one)
             self._commit(group)
+            if one is None:
+                return
 
     def _commit(self, group: list[_Submission]) -> None:
-        group = [one for one in group if one.future.set_running_or_notify_cancel()]
+        answers: Sequence[Receipt | Exception]
         try:
-            receipts = self._publisher.publish_orders([one.event for one in group], [one.orders for one in group])
+            answers = self._publisher.publish_orders([one.event for one in group], [one.orders for one in group])
         except Exception as error:  # noqa: BLE001 -- this thread's border: whoever waits is told, the next are served
-            for one in group:
-                one.future.set_exception(error)
-            return
-        for one, receipt in zip(group, receipts, strict=True):
-            if isinstance(receipt, QueueFull):
-                one.future.set_exception(receipt)
-            else:
-                one.future.set_result(receipt)
+            answers = [error] * len(group)
+        for one, answer in zip(group, answers, strict=True):
+            try:
+                one.then(answer)
+            except Exception:  # the border to a source, which may be anybody's code
+                log.exception("what was to come after the event %s failed", one.event)
+
+
+def settle(future: Future[Receipt], answer: Receipt | Exception) -> None:
+    """Give a future its answer, unless it was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -106,6 +106,12 @@ class SourceContext(Protocol):
         Submissions that meet are published in one round trip.
         """
 
+    def submit_then(self, event: Event, how: Publishing, then: Callable[[Receipt | Exception], object]) -> None:
+        """Do the same for those who have thousands: `then` is called with the receipt or the error, in another thread.
+
+        It is to be quick: those that were published together wait for it.
+        """
+
     def outcome(self, invocation: str) -> Future[Outcome]:
         """Return the outcome-to-be of an invocation published with `reply`; ask before publishing it."""
 

@@ -205,10 +205,12 @@ class _Endpoint:
     def _event(self, request: Request, body: bytes, payload: Any) -> Event:
         ident = self._ident(request, payload)
         data = data_of(request, self.route.path, body, payload, keep=self._keep, raw=self._options.raw)
-        return new_event(source=self.name, type=TYPE, id=ident or random_id(), subject=request.path, data=data)
+        return new_event(
+            source=self.name, type=TYPE, id=ident or random_id(), subject=request.path, data=data, is_json=True
+        )
 
     async def _answer_event(self, event: Event, how: Publishing, bridge: Bridge) -> Response:
-        receipt = await bridge.result(self._context.submit(event, how), ACCEPT_WITHIN)
+        receipt = await bridge.answer(partial(self._context.submit_then, event, how), ACCEPT_WITHIN)
         if not self._how.reply:
             return say(202, **_accepted(receipt))
         if not receipt.invocations:

@@ -88,14 +88,20 @@ class RealContext:
 
     def submit(self, event: Event, how: Publishing = USUAL) -> Future[Receipt]:
         future: Future[Receipt] = Future()
-        if self._failure:
-            future.set_exception(self._failure)
-        else:
-            try:
-                future.set_result(self._write([event], how)[0])
-            except BrokerError as error:
-                future.set_exception(error)
+        self.submit_then(
+            event,
+            how,
+            lambda answer: future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer),
+        )
         return future
+
+    def submit_then(self, event: Event, how: Publishing, then: Callable[[Receipt | Exception], object]) -> None:
+        answer: Receipt | Exception
+        try:
+            answer = self._failure or self._write([event], how)[0]
+        except BrokerError as error:
+            answer = error
+        then(answer)
 
     def outcome(self, invocation: str) -> Future[Outcome]:
         with self._lock:

@@ -104,6 +104,25 @@ def test_a_fault_while_publishing_is_told_to_those_it_hit_and_stops_nobody_else(
     assert context.submit(new_event(source="q", type="t")).result(5).invocations
 
 
+def test_what_a_source_does_with_an_answer_may_fail_without_harm_to_others(host, caplog):
+    context = HostContext(host, "q")
+    answers = []
+    context.submit_then(new_event(source="q", type="t"), Publishing(), lambda _: 1 / 0)
+    context.submit_then(new_event(source="q", type="t"), Publishing(), answers.append)
+    until(lambda: answers)
+    assert answers[0].invocations
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_was_submitted_before_the_end_is_published(host):
+    context = HostContext(host, "q")
+    answers = []
+    for _ in range(1200):
+        context.submit_then(new_event(source="q", type="t"), Publishing(), answers.append)
+    host.group_commit.close()
+    assert len(answers) == host.client.llen("rq:queue:f") == 1200
+
+
 def test_a_source_that_dies_is_started_again(project):
     project.configure("def handler(event, context): return 1\n")
     (project.root / "quiet.py").write_text(

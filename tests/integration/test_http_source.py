@@ -6,7 +6,6 @@ import base64
 import json
 import logging
 import threading
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 
 import httpx
@@ -199,7 +198,7 @@ def test_what_could_not_be_stored_is_never_called_accepted(context, client, erro
 
 def test_a_store_that_does_not_answer_gets_no_202(context, client, monkeypatch):
     monkeypatch.setattr("sources.http.ACCEPT_WITHIN", 0.1)
-    monkeypatch.setattr(context, "submit", lambda event, how: Future())
+    monkeypatch.setattr(context, "submit_then", lambda event, how, then: None)
     with serving(context) as base:
         assert client.post(f"{base}/hook").status_code == 503
 
@@ -418,39 +417,38 @@ def test_who_waits_is_told_when_the_broker_stops(alone, client):
 
 def test_a_request_in_progress_is_finished_and_new_ones_are_refused_when_the_source_ends(context, client, monkeypatch):
     receipts = []
-    submit = context.submit
+    submit = context.submit_then
 
-    def slow_submit(event, how):
+    def slow_submit(event, how, then):
         if receipts:
-            return submit(event, how)
-        future = Future()
-        receipts.append((future, event, how))
-        return future
+            submit(event, how, then)
+        else:
+            receipts.append((event, how, then))
 
     def ask():
         answers.append(client.post(f"{base}/hook").status_code)
 
-    monkeypatch.setattr(context, "submit", slow_submit)
+    monkeypatch.setattr(context, "submit_then", slow_submit)
     monkeypatch.setattr("sources._http.server.DRAIN", 10)
     answers = []
     with running(Http(route="POST /hook", listen="127.0.0.1:0"), context):
         base = address(context)
         thread = threading.Thread(target=ask)
         thread.start()
-        future, event, how = until(lambda: receipts)[0]
+        held = until(lambda: receipts)[0]
         context.stopping.set()
         refused = until(lambda: (answer := client.post(f"{base}/hook")).status_code == 503 and answer)
         assert refused.headers["connection"] == "close"
-        future.set_result(submit(event, how).result())
+        submit(*held)
         thread.join(5)
     assert answers == [202]
 
 
 def test_a_defect_of_ours_is_a_500_that_tells_nothing_and_a_traceback_in_the_log(context, client, monkeypatch, caplog):
-    def broken(event, how):
+    def broken(event, how, then):
         raise ZeroDivisionError("s3cret")
 
-    monkeypatch.setattr(context, "submit", broken)
+    monkeypatch.setattr(context, "submit_then", broken)
     with serving(context) as base:
         answer = client.post(f"{base}/hook")
     assert answer.status_code == 500 and "s3cret" not in answer.text

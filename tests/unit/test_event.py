@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +59,17 @@ def test_what_is_no_cloudevent_is_refused_with_the_reason(raw, says):
 def test_nan_in_the_data_is_refused_rather_than_sent_as_null():
     with pytest.raises(EventError, match="not JSON"):
         events.new_event(source="s", type="t", data={"x": float("nan")}).encode()
+
+
+@given(data=JSON, subject=st.none() | st.text())
+def test_what_is_known_to_be_json_is_encoded_to_the_same_record(data, subject):
+    slow = events.new_event(source="hook", type="t", id="1", subject=subject, data=data)
+    fast = msgspec.structs.replace(slow, is_json=True)
+    assert json.loads(fast.encode()) == json.loads(slow.encode())
+
+
+def test_an_event_of_this_moment_has_its_time_to_the_microsecond():
+    before = events.rfc3339(datetime.now(UTC))
+    time = events.new_event(source="s", type="t").time
+    assert before <= time <= events.rfc3339(datetime.now(UTC))
+    assert events.rfc3339(datetime.fromisoformat(time)) == time
