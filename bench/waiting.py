@@ -24,7 +24,7 @@ from broker.event import invocation_id, new_event
 from broker.flow import flow_of
 from broker.function import Function
 from broker.ledger import Ledger, Order, Settlement, Want, audit, reading
-from broker.ledger.ledger import job_data
+from broker.ledger.jobs import job_data
 
 GROUP = 500
 """How many events are published in one call, as sources do."""

@@ -18,7 +18,8 @@ from broker.errors import EventTooLarge, QueueFull
 from broker.event import Event, invocation_id
 from broker.flow import flow_of
 from broker.ledger import Ledger, Order
-from broker.ledger.ledger import DUPLICATE, FULL, Related, job_data
+from broker.ledger.jobs import job_data
+from broker.ledger.values import DUPLICATE, FULL, Related
 from broker.source import Publishing, Receipt
 
 if TYPE_CHECKING:

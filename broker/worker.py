@@ -26,7 +26,8 @@ from broker.doorbell import MISSED
 from broker.ears import Ears
 from broker.errors import Killed, Stopped, StoreUnavailable
 from broker.ledger import Claimed, Ledger, Settlement, Want, available
-from broker.ledger.ledger import WAKE, function_of
+from broker.ledger.jobs import function_of
+from broker.ledger.ledger import WAKE
 from broker.outbox import Outbox
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher

@@ -9,7 +9,7 @@ from broker import address, ledger
 from broker.budget import Budgets
 from broker.deployed.functions import Functions
 from broker.ledger import available
-from broker.ledger.ledger import function_of
+from broker.ledger.jobs import function_of
 from broker.store import connection
 
 if TYPE_CHECKING:

@@ -127,7 +127,7 @@ def _confirm(verb: str, letters: list[tuple[str, str]], *, ask: bool) -> None:
 def _settle(client: Redis, letters: list[tuple[str, str]], verdict: Literal["replay", "drop"]) -> Counter[str]:
     """Settle them in groups; return how many of each function were still there."""
     from broker.ledger import Ledger, Settlement  # noqa: PLC0415 -- as above
-    from broker.ledger.ledger import function_of  # noqa: PLC0415 -- as above
+    from broker.ledger.jobs import function_of  # noqa: PLC0415 -- as above
 
     ledger, done = Ledger(client), Counter[str]()
     for start in range(0, len(letters), GROUP):

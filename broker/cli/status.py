@@ -104,6 +104,6 @@ def audit(project: Project, *, deep: bool, write_off: bool, as_json: bool) -> in
 
 def _is_ours(account: Account, config: Config) -> bool:
     """Tell our queues from those of other programs that use RQ in the same Redis."""
-    from broker.ledger.ledger import function_of  # noqa: PLC0415 -- as above
+    from broker.ledger.jobs import function_of  # noqa: PLC0415 -- as above
 
     return account.accepted > 0 or function_of(account.queue) in config.functions

@@ -49,7 +49,7 @@ def usage(project: Project, *, since: Duration, by: By, prices: Path | None, as_
     from broker import usage as metering  # noqa: PLC0415 -- Redis' library loads slowly; help does without
     from broker.budget import Budgets  # noqa: PLC0415 -- ditto
     from broker.ledger import reading  # noqa: PLC0415 -- ditto
-    from broker.ledger.ledger import function_of  # noqa: PLC0415 -- ditto
+    from broker.ledger.jobs import function_of  # noqa: PLC0415 -- ditto
     from broker.price import Price  # noqa: PLC0415 -- ditto
 
     price = Price.read(prices) if prices else None

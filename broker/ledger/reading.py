@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import msgspec
 
 from broker.errors import UnknownInvocation
-from broker.ledger.ledger import available, event_of, function_of
+from broker.ledger.jobs import event_of, function_of
+from broker.ledger.ledger import available
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from broker.ledger.ledger import Claimed, Settlement, available, function_of
+from broker.ledger.jobs import function_of
+from broker.ledger.ledger import available
+from broker.ledger.values import Claimed, Settlement
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -10,7 +10,7 @@ from broker.flow import Flow
 from broker.function import Batch
 from broker.ledger import Ledger, Order, Settlement, Want, audit
 from broker.ledger.inspection import misplaced
-from broker.ledger.ledger import job_data
+from broker.ledger.jobs import job_data
 
 if TYPE_CHECKING:
     import redis

@@ -10,7 +10,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from broker.ledger import Settlement, reading
-from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL
+from broker.ledger.values import ACCEPTED, DUPLICATE, FULL
 from broker.source import Publishing
 from tests.conftest import until
 from tests.integration.flow_driver import Driver

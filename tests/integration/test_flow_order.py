@@ -8,7 +8,7 @@ from rq.registry import DeferredJobRegistry
 from rq.serializers import JSONSerializer
 
 from broker.ledger import Settlement
-from broker.ledger.ledger import FULL
+from broker.ledger.values import FULL
 from tests.conftest import until
 from tests.integration.flow_driver import Driver
 

@@ -16,7 +16,9 @@ from rq.serializers import JSONSerializer
 from broker.errors import StoreUnavailable
 from broker.function import Batch
 from broker.ledger import Ledger, Order, Settlement, Want, audit
-from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL, WAKE, job_data
+from broker.ledger.jobs import job_data
+from broker.ledger.ledger import WAKE
+from broker.ledger.values import ACCEPTED, DUPLICATE, FULL
 from broker.quantity import Duration
 from tests.conftest import until
 
@@ -195,7 +197,7 @@ def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(le
 
 def test_a_worker_whose_clock_is_wrong_knows_how_old_an_invocation_is(ledger, redis_client, monkeypatch):
     publish(ledger, order("x"))
-    monkeypatch.setattr("broker.ledger.ledger.time", SimpleNamespace(time=lambda: time.time() + 3600))
+    monkeypatch.setattr("broker.ledger.calls.time", SimpleNamespace(time=lambda: time.time() + 3600))
     (claimed,) = claim(ledger).claimed
     age = time.time() + 3600 - claimed.accepted_ms / 1000
     assert 0 <= age < 60

@@ -20,7 +20,8 @@ from rq.serializers import JSONSerializer
 from broker.flow import Flow
 from broker.ledger import Claimed, Ledger, Order, Settlement, Want, audit
 from broker.ledger.inspection import misplaced
-from broker.ledger.ledger import ACCEPTED, DUPLICATE, FULL, job_data
+from broker.ledger.jobs import job_data
+from broker.ledger.values import ACCEPTED, DUPLICATE, FULL
 from tests.conftest import PrivateServer
 from tests.integration.ledger_model import FUNCTIONS, LIMIT, LONG, Model, Owed, flow
 

@@ -12,7 +12,8 @@ from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from broker.ledger import Ledger, Order, Settlement, Want, audit
-from broker.ledger.ledger import FULL, job_data
+from broker.ledger.jobs import job_data
+from broker.ledger.values import FULL
 from broker.usage import Usage, usage
 from tests.conftest import until
 

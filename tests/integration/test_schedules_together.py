@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from broker.host import Host
-from broker.ledger.ledger import event_of
+from broker.ledger.jobs import event_of
 from tests.conftest import until
 
 COUNT = 100

@@ -9,7 +9,8 @@ import redis
 
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger, Order, audit
-from broker.ledger.ledger import ACCEPTED, DUPLICATE, job_data
+from broker.ledger.jobs import job_data
+from broker.ledger.values import ACCEPTED, DUPLICATE
 from tests.acceptance.running import free_port
 from tests.conftest import PrivateServer, until
 

@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger, Order, Settlement, Want, audit
-from broker.ledger.ledger import job_data
+from broker.ledger.jobs import job_data
 from broker.store.embedded import Server
 from tests.conftest import until
 

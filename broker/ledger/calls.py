@@ -1,0 +1,243 @@
+"""Calls: what each of the four scripts is given, and how its answer is read; see the heads of the scripts."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from broker.ledger.jobs import call_of, function_of
+from broker.ledger.values import Claim, Claimed, Order, Recovery, Related, Settlement, Want
+
+Answer = TypeVar("Answer")
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+class Call(NamedTuple, Generic[Answer]):
+    """One call of a script."""
+
+    script: str
+    """Its name: `claim`."""
+    arguments: list[Any]
+    read: Callable[[Any], Answer]
+    """Reads what it answered."""
+
+
+def publish(events: Sequence[Sequence[Order]]) -> Call[list[list[int]]]:
+    """Return the call that takes on the invocations of events; see `Ledger.publish`."""
+    lines = _Lines()
+    arguments: list[Any] = []
+    for number, orders in enumerate(events):
+        for order in orders:
+            arguments.append(number)
+            arguments += lines.order(order)
+
+    def read(raw: Any) -> list[list[int]]:
+        answers = map(Related.read, raw)
+        return [[next(answers) for _ in orders] for orders in events]
+
+    return Call("publish", [_now(), *lines.arguments(), sum(map(len, events)), *arguments], read)
+
+
+def claim(worker: str, wants: Sequence[Want], execution: int) -> Call[Claim]:
+    """Return the call that leases waiting invocations; see `Ledger.claim`."""
+    arguments: list[Any] = [worker, _now(), execution, len(wants)]
+    for want in wants:
+        batch = want.batch
+        size, window = (batch.size, int(batch.window * 1000)) if batch else (0, 0)
+        arguments += (want.function, want.most, want.concurrency, size, window, want.interval * 1e6)
+        arguments += (len(want.queues), *want.queues)
+
+    def read(raw: Any) -> Claim:
+        waits, groups, now_ms, changes = raw
+        ahead = int(time.time() * 1000) - int(now_ms)
+        batched = {want.function for want in wants if want.batch}
+        claimed: list[Claimed] = []
+        for queue_name, first, jobs in zip(groups[::3], groups[1::3], groups[2::3], strict=True):
+            queue = queue_name.decode()
+            step = 0 if function_of(queue) in batched else 1
+            claimed += _claimed(queue, f"{worker}.", first, step, jobs, ahead=ahead)
+        due_in = {name.decode(): ms / 1000 for name, ms in zip(waits[::2], waits[1::2], strict=True)}
+        return Claim(claimed=claimed, due_in=due_in, changes=int(changes or 0))
+
+    return Call("claim", arguments, read)
+
+
+def settle(
+    worker: str,
+    settlements: Sequence[Settlement],
+    log: Sequence[tuple[str, bytes]] = (),
+    cpu: Mapping[str, int] = NOTHING,
+    *,
+    log_entries: int,
+) -> Call[list[bool]]:
+    """Return the call that writes down how attempts ended; see `Ledger.settle`."""
+    moment = datetime.now(UTC)
+    lines = _Lines()
+    usual: dict[tuple[str, int, int], list[int]] = {}
+    others = []
+    prefix = f"{worker}."
+    for position, one in enumerate(settlements):
+        if _is_usual(one, prefix):
+            usual.setdefault((one.queue, _seconds(one.keep), one.megabytes), []).append(position)
+        else:
+            others.append(position)
+    arguments: list[Any] = [len(usual)]
+    for (queue, keep, megabytes), positions in usual.items():
+        arguments += (queue, keep, megabytes, len(positions))
+        for position in positions:
+            one = settlements[position]
+            billed = "" if one.billed_ms is None else one.billed_ms
+            arguments += (one.id, one.execution[len(prefix) :], billed)
+    arguments.append(len(others))
+    for position in others:
+        arguments += _settlement(settlements[position], lines)
+    arguments.append(len(log))
+    for entry in log:
+        arguments += entry
+    arguments.append(len(cpu))
+    for spent in cpu.items():
+        arguments += spent
+    head = [worker, iso(moment), moment.date().isoformat(), log_entries, *lines.arguments()]
+    sent = [*itertools.chain.from_iterable(usual.values()), *others]
+
+    def read(raw: Any) -> list[bool]:
+        written = [True] * len(sent)
+        for number in raw:
+            written[sent[number - 1]] = False
+        return written
+
+    return Call("settle", head + arguments, read)
+
+
+def recover(worker: str, lease: float, dead: Sequence[str]) -> Call[Recovery]:
+    """Return the call that renews a lease, and takes back what dead workers held; see `Ledger.recover`."""
+
+    def read(raw: Any) -> Recovery:
+        rows, workers, suspended = raw
+        return Recovery(
+            recovered=[(queue.decode(), id_.decode(), crashes) for queue, id_, crashes in rows],
+            workers=[name.decode() for name in workers],
+            suspended=suspended == 1,
+        )
+
+    return Call("recover", [_now(), worker, int(lease * 1000), len(dead), *dead], read)
+
+
+def iso(moment: datetime) -> str:
+    """Return the moment as RQ writes it: `2026-11-23T07:51:07.123456Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _now() -> str:
+    return iso(datetime.now(UTC))
+
+
+class _Lines:
+    """What many orders of a call share: each distinct (queue, description, timeout, keep, max_queue) is sent once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[Any, ...], int] = {}
+
+    def order(self, order: Order) -> tuple[Any, ...]:
+        """Return the arguments of one order."""
+        line = (order.queue, order.description, order.timeout, order.keep, order.max_queue)
+        number = self._numbers.setdefault(line, len(self._numbers) + 1)
+        extra: dict[str, Any] = {}
+        if order.delay > 0:
+            extra["delay"] = float(order.delay)
+        if order.track:
+            extra["track"], extra["event"] = order.track, order.event
+        if order.reply:
+            extra["reply"] = order.reply
+        if order.flow:
+            extra["flow"] = order.flow
+        return number, order.id, order.data, msgspec.json.encode(extra) if extra else b""
+
+    def arguments(self) -> list[Any]:
+        """Return the arguments that go before the orders."""
+        arguments: list[Any] = [len(self._numbers)]
+        for queue, description, timeout, keep, max_queue in self._numbers:
+            arguments += (queue, description, max(1, round(timeout)), _seconds(keep), max_queue)
+        return arguments
+
+
+def _claimed(
+    queue: str, prefix: str, number: int, step: int, jobs: Sequence[bytes], *, ahead: int
+) -> Iterator[Claimed]:
+    """Yield what claim.lua tells of one queue; executions are numbered from `number` by `step`.
+
+    Our clock is `ahead` milliseconds ahead of the server's.
+    """
+    function = function_of(queue)
+    for id_, data, at, seldom in zip(jobs[::4], jobs[1::4], jobs[2::4], jobs[3::4], strict=True):
+        attempt, failures, crashes, told = map(int, seldom.split()) if seldom else (1, 0, 0, 0)
+        try:
+            (event, client, qualifier), foreign = call_of(data, function), False
+        except (ValueError, zlib.error):
+            event, client, qualifier, foreign = b"null", b"", "", True
+        yield Claimed(
+            queue=queue,
+            id=id_.decode(),
+            execution=f"{prefix}{number:x}",
+            event=event,
+            foreign=foreign,
+            attempt=attempt,
+            failures=failures,
+            crashes=crashes,
+            told=told == 1,
+            accepted_ms=int(at or 0) + ahead,
+            client=client,
+            qualifier=qualifier,
+        )
+        number += step
+
+
+def _is_usual(one: Settlement, prefix: str) -> bool:
+    """Return whether nothing is to be written but that it has finished; settle.lua does that faster."""
+    return (
+        one.verdict == "finished"
+        and one.result in {b"null", b""}
+        and not (one.told or one.again or one.cold or one.failed or one.orders)
+        and one.execution.startswith(prefix)
+    )
+
+
+def _seconds(keep: float) -> int:
+    return max(1, round(keep))
+
+
+def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
+    finished = settlement.verdict == "finished"
+    details: dict[str, Any] = {
+        name: True for name in ("failed", "crashed", "stopped", "cold", "again", "told") if getattr(settlement, name)
+    }
+    if settlement.delay:
+        details["delay"] = settlement.delay
+    if settlement.reason:
+        details["reason"] = settlement.reason
+    if settlement.verdict == "dead":
+        details["error"] = base64.b64encode(zlib.compress(settlement.traceback.encode())).decode()
+    if settlement.told:
+        details["body"] = (settlement.result if finished else settlement.error).decode()
+    return [
+        settlement.verdict,
+        settlement.queue,
+        settlement.id,
+        settlement.execution,
+        base64.b64encode(settlement.result) if finished and settlement.result != b"null" else b"",
+        _seconds(settlement.keep),
+        "" if settlement.billed_ms is None else settlement.billed_ms,
+        settlement.megabytes,
+        msgspec.json.encode(details) if details else b"",
+        len(settlement.orders),
+        *[value for order in settlement.orders for value in lines.order(order)],
+    ]
