@@ -50,11 +50,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("broker.worker")
 
-LEASE = 4.0
-"""Seconds after which a silent worker's invocations go to others, by Redis' clock."""
+LEASE = 3.0
+"""Seconds after which a silent worker's invocations go to others, by Redis' clock; a beat later another has noticed."""
 
-BEAT = 1.0
-"""Seconds between renewals of the lease; every queue is looked at as often, should a ring have been missed."""
+BEAT, BUSY_BEAT = 1.0, 0.5
+"""Seconds between renewals of the lease, and while something runs, which a moment's standstill must not lose; every
+queue is looked at as often, should a ring have been missed."""
 
 RECONCILE_EVERY = 3.0
 """Seconds between looks at whether this worker holds what it does not know of."""
@@ -151,7 +152,7 @@ class Worker(rq.Worker):
             self._away_for = 0.0
         except StoreUnavailable as error:
             self._ears.hang_up()  # it may be dead without knowing
-            self._away_for = min(2.0, max(0.05, self._away_for * 2))
+            self._away_for = min(1.0, max(0.05, self._away_for * 2))  # back before a lease given then ends
             self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
             self._beat_at = 0.0  # the lease may have run out: it is renewed before anything is claimed
             log.warning("%s; trying again in %.1f s", error, self._away_until - now)
@@ -296,7 +297,7 @@ class Worker(rq.Worker):
         for _, id_, crashes in recovered:
             log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
         self._suspended = state.suspended
-        self._beat_at = now + BEAT
+        self._beat_at = now + (BUSY_BEAT if self._pool.running else BEAT)
         kept = (function for function in self.functions.values() if function.min)
         self._pool.keep_warm([version for function in kept for version in self._deployed.versions(function)], now)
         self._hungry.update(self.functions)
