@@ -5,12 +5,16 @@ It is told in groups, each in one step. What could not be told is kept and told 
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from broker import logs
+from broker.errors import StoreUnavailable
 from broker.ledger import Ledger, Settlement
+from broker.ledger.calls import NOTHING
 
 if TYPE_CHECKING:
     from broker.attempt import Attempt
@@ -23,6 +27,23 @@ FLUSH_AFTER = 0.02
 GROUP = 500
 """How many settlements go to Redis in one call: a bound on how long one script may hold the server."""
 
+MOST_ENTRIES = 64
+"""How many entries of log lines go to Redis in one call, for the same reason: about 1 MB."""
+
+MOST_KEPT = 32 << 20
+"""Bytes of log lines that are kept while Redis is away; what comes after is lost."""
+
+
+class _Telling(NamedTuple):
+    """Log lines and processor time that are told together, and again under the same number until it is answered."""
+
+    number: int
+    entries: Sequence[tuple[str, bytes]]
+    cpu: Mapping[str, int]
+
+
+_NOTHING = _Telling(0, (), NOTHING)
+
 
 class Outbox:
     """What is to be told, in the order in which it happened."""
@@ -33,11 +54,15 @@ class Outbox:
         self._ledger = ledger
         self._worker = worker
         self._lines: dict[str, list[logs.Line]] = {}
+        self._entries: list[tuple[str, bytes]] = []
+        """Those of lines that were too many for one call, or could not be told."""
         self._cpu: dict[str, int] = {}
+        self._numbers = itertools.count(time.time_ns())  # no worker that had this name before has used them
+        self._telling: _Telling | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""
-        return bool(self.settlements or self._lines or self._cpu)
+        return bool(self.settlements or self._lines or self._cpu or self._telling or self._entries)
 
     def add_lines(self, attempt: Attempt) -> None:
         """Take what an attempt has printed and was not taken yet."""
@@ -55,14 +80,38 @@ class Outbox:
                 self.add_lines(attempt)
 
     def tell(self) -> list[Settlement]:
-        """Tell the next group; return its settlements. Raises StoreUnavailable, and then nothing is forgotten."""
+        """Tell the next group; return its settlements. Raises StoreUnavailable, and then it is told again."""
         group = self.settlements[:GROUP]
-        entries = [(name, entry) for name, lines in self._lines.items() for entry in logs.entries(lines)]
-        answers = self._ledger.settle(self._worker, group, entries, self._cpu)
-        self._lines.clear()
-        self._cpu.clear()
+        if self._telling is None and (self._lines or self._cpu or self._entries):
+            self._telling = self._next_telling()
+        number, entries, cpu = self._telling or _NOTHING
+        try:
+            answers = self._ledger.settle(self._worker, group, entries, cpu, number)
+        except StoreUnavailable:
+            self._keep_some()
+            raise
+        self._telling = None
         del self.settlements[: len(group)]
         for settlement, written in zip(group, answers, strict=True):
             if not written:
                 log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
         return group
+
+    def _next_telling(self) -> _Telling:
+        self._encode()
+        entries, self._entries = self._entries[:MOST_ENTRIES], self._entries[MOST_ENTRIES:]
+        cpu, self._cpu = self._cpu, {}
+        return _Telling(next(self._numbers), entries, cpu)
+
+    def _encode(self) -> None:
+        for name, lines in self._lines.items():
+            self._entries += [(name, entry) for entry in logs.entries(lines)]
+        self._lines.clear()
+
+    def _keep_some(self) -> None:
+        """Forget the last of what was printed, where it has become too much."""
+        self._encode()
+        sizes = itertools.accumulate(len(entry) for _, entry in self._entries)
+        if (kept := sum(size <= MOST_KEPT for size in sizes)) < len(self._entries):
+            del self._entries[kept:]
+            log.warning("log lines are lost: more than %d MB wait for Redis", MOST_KEPT >> 20)

@@ -77,6 +77,7 @@ def settle(
     log: Sequence[tuple[str, bytes]] = (),
     cpu: Mapping[str, int] = NOTHING,
     *,
+    telling: int = 0,
     log_entries: int,
 ) -> Call[list[bool]]:
     """Return the call that writes down how attempts ended; see `Ledger.settle`."""
@@ -100,7 +101,7 @@ def settle(
     arguments.append(len(others))
     for position in others:
         arguments += _settlement(settlements[position], lines)
-    arguments.append(len(log))
+    arguments += ((telling or time.time_ns()) if log or cpu else "", len(log))
     for entry in log:
         arguments += entry
     arguments.append(len(cpu))

@@ -87,15 +87,17 @@ class Ledger:
         settlements: Sequence[Settlement],
         log: Sequence[tuple[str, bytes]] = (),
         cpu: Mapping[str, int] = calls.NOTHING,
+        telling: int = 0,
     ) -> list[bool]:
         """Write down how attempts ended; False for those whose lease had passed to another: nothing was changed.
 
         `log` holds (function, entry) for their log streams; see broker/logs.py. `cpu` holds what processor time each
-        function has spent since it was told last, in microseconds. Both are written in any case.
+        function has spent since it was told last, in microseconds. Both are written in any case, but only once when the
+        call is repeated with the same `telling`, which must be none of the worker's calls before.
         """
         if not settlements and not log and not cpu:
             return []
-        return self.run(calls.settle(worker, settlements, log, cpu, log_entries=self.log_entries))
+        return self.run(calls.settle(worker, settlements, log, cpu, telling=telling, log_entries=self.log_entries))
 
     def recover(self, *, worker: str = "", lease: float = 0, dead: Sequence[str] = ()) -> Recovery:
         """Renew the worker's lease (seconds) and take back what dead workers held.

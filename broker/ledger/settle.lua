@@ -4,9 +4,10 @@
 --     id, number of the execution (the rest of its name is the worker's), billed ms;
 --   n, n settlements: verdict, queue, id, execution, result (base64), keep (s), billed ms, MB, details (JSON, or ''),
 --     m, m orders that follow from it;
---   k, k log entries: function, lines (JSON);
+--   number of the telling ('' when nothing follows), k, k log entries: function, lines (JSON);
 --   c, c times function, processor time (microseconds).
--- The last two are written whoever holds the leases: what was printed was printed, what was spent was spent.
+-- The last two are written whoever holds the leases: what was printed was printed, what was spent was spent. But a worker
+-- that lost our answer tells them again, with the same number, and then they are there already.
 -- Details: error (base64), delay (s), reason, failed, crashed, stopped, cold, again, told, body (for a waiting publisher).
 -- Billed is empty where nothing is metered: for what was not run, and for all of a batch but its first.
 -- Answers the positions, counted over groups and settlements, of what was refused because the lease (or the dead letter)
@@ -195,12 +196,15 @@ for i, s in ipairs(settlements) do
     refused[#refused + 1] = position + i
   end
 end
-for _ = 1, take_number() do
-  local name, entry = take(), take()
-  call('XADD', 'broker:logs:' .. name, 'MAXLEN', '~', log_entries, '*', 'l', entry)
-  add(USAGE .. day .. ':' .. name, 'log_bytes', #entry)
+local telling = take()
+if telling == '' or call('SET', 'broker:told:' .. worker, telling, 'EX', 3600, 'GET') ~= telling then
+  for _ = 1, take_number() do
+    local name, entry = take(), take()
+    call('XADD', 'broker:logs:' .. name, 'MAXLEN', '~', log_entries, '*', 'l', entry)
+    add(USAGE .. day .. ':' .. name, 'log_bytes', #entry)
+  end
+  for _ = 1, take_number() do add(USAGE .. day .. ':' .. take(), 'cpu_us', take_number()) end
 end
-for _ = 1, take_number() do add(USAGE .. day .. ':' .. take(), 'cpu_us', take_number()) end
 for queue, row in pairs(finished) do
   for first = 1, #row, 1000 do call('ZADD', FINISHED .. queue, unpack(row, first, math.min(first + 999, #row))) end
   call('ZREMRANGEBYSCORE', FINISHED .. queue, '-inf', '(' .. now)

@@ -34,21 +34,20 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_run(project):
     (id,) = project.push(1)
     worker = Worker(project.config, project.client)
     worker._begin()
-    run, claims = worker.ledger._run, []
+    claim, executions = worker.ledger.claim, []
 
-    def lossy(name, arguments):
-        answer = run(name, arguments)
-        claims.extend([answer] if name == "claim" else ())
-        if name == "claim" and len(claims) == 1:
+    def lossy(*arguments):
+        answer = claim(*arguments)
+        executions.extend(one.execution for one in answer.claimed)
+        if len(executions) == 1:
             raise StoreUnavailable("the answer was lost")
         return answer
 
-    worker.ledger._run = lossy
+    worker.ledger.claim = lossy
     try:
         assert turning(worker, lambda: project.job(id)["status"] == "finished")
         assert project.job(id)["attempt"] == "1"
-        numbers = [groups[1] for _, groups, *_ in claims if groups]
-        assert len(set(numbers)) == len(numbers) == 2  # an execution is used once
+        assert len(set(executions)) == len(executions) == 2  # an execution is used once
     finally:
         worker._end()
 
