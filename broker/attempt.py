@@ -142,6 +142,17 @@ class Attempt:
             return Expired(f"it was not run within max_age ({max_age})")
         return self._shape(sources) if self.function.payload == "aws" else None
 
+    def part(
+        self, hopeless: FunctionError, sources: Mapping[str, Shaper]
+    ) -> tuple[Attempt | None, list[tuple[Attempt, FunctionError]]]:
+        """Part what can be run from what is hopeless, each with its reason: of a batch that may be one event."""
+        each = [Attempt(self.function, [one]) for one in self.claimed]
+        lost = [(one, why) for one in each if (why := one.hopeless(sources)) is not None]
+        if len(lost) in {0, len(each)}:
+            return None, [(self, hopeless)]
+        gone = {one.id for one, _ in lost}
+        return Attempt(self.function, [one for one in self.claimed if one.id not in gone]), lost
+
     def conclude(self, message: Done | Died, follow: Follow) -> list[Settlement]:
         """Settle it as its environment says that it ended."""
         if isinstance(message, Died):

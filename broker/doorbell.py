@@ -72,11 +72,8 @@ class Subscription:
         the question whether anybody is there, the connection is dead.
         """
         if not self._poll.poll(patience * 1000):
-            if patience and self._is_asked:
-                raise ConnectionError("the subscription does not answer")
             if patience:
-                self._connection.send_command("PING")
-                self._is_asked = True
+                self.ask()
             return
         data = self._line.recv(_RECEIVE)
         if not data:
@@ -90,6 +87,13 @@ class Subscription:
                 yield MISSED, b""
             elif message[0] == b"message":
                 yield message[1].decode(), message[2]
+
+    def ask(self) -> None:
+        """Ask whether anybody is there; to be called again after PATIENCE, and then something must have been heard."""
+        if self._is_asked:
+            raise ConnectionError("the subscription does not answer")
+        self._connection.send_command("PING")
+        self._is_asked = True
 
     def interrupt(self) -> None:
         """End the wait of another thread in `heard`, which then raises."""

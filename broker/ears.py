@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis, RedisError
 
-from broker.doorbell import Subscription
+from broker.doorbell import PATIENCE, Subscription
 from broker.ledger import available
 
 if TYPE_CHECKING:
@@ -36,14 +36,26 @@ class Ears:
         self._on_message = on_message
         self._subscription: Subscription | None = None
         self._descriptor = -1
+        self._ask_at = 0.0
 
-    def listen(self) -> None:
-        """Hear from now on, if not already. Raises StoreUnavailable."""
-        if self._subscription is None:
-            with available():
+    def listen(self, now: float) -> None:
+        """Hear from now on, if not already; now and then ask whether anybody is there. Raises StoreUnavailable."""
+        with available():
+            if self._subscription is not None and now >= self._ask_at:
+                self._ask_at = now + PATIENCE
+                self._ask(self._subscription)
+            if self._subscription is None:
                 self._subscription = Subscription(self._client, self._channels)
-            self._descriptor = self._subscription.fileno()
-            self._selector.register(self._descriptor, selectors.EVENT_READ, self._hear)
+                self._descriptor = self._subscription.fileno()
+                self._selector.register(self._descriptor, selectors.EVENT_READ, self._hear)
+                self._ask_at = now + PATIENCE
+
+    def _ask(self, subscription: Subscription) -> None:
+        try:
+            subscription.ask()
+        except (RedisError, OSError) as error:
+            log.debug("not listening: %s", error)
+            self.hang_up()
 
     def hang_up(self) -> None:
         """Hear nothing more."""

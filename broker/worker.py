@@ -43,6 +43,8 @@ from broker.shift import Shift
 from broker.store import connection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from redis import Redis
 
     from broker.config import Config
@@ -89,6 +91,8 @@ class Worker(rq.Worker):
         self._ears = Ears(client, self._selector, [WAKE, CHANGES, self._commands], self._hear)
         self._shift = Shift(config.settings.grace)
         self._registration = Registration(self)
+        self._served = set(_queues(self.functions))
+        """All queues that it may have claimed from, also those of functions that are gone."""
         self._hungry = set(self.functions)
         """Functions that may have something waiting."""
         self._budgets = Budgets(config)
@@ -232,9 +236,11 @@ class Worker(rq.Worker):
     def _begin_attempt(self, attempt: Attempt) -> Attempt | None:
         """Return an attempt that is to be run; one that must not be is settled."""
         if (hopeless := attempt.hopeless(self._sources)) is not None:
-            self._outbox.settlements += attempt.bury(Failure.of(hopeless), self._publisher.follow)
-            self._outbox.add_lines(attempt)
-            return None
+            rest, lost = attempt.part(hopeless, self._sources)
+            for part, why in lost:
+                self._outbox.settlements += part.bury(Failure.of(why), self._publisher.follow)
+                self._outbox.add_lines(part)
+            return self._begin_attempt(rest) if rest else None
         for one in attempt.claimed:
             if one.crashes and not self._may_crash(one, attempt):
                 self._outbox.settlements += attempt.release(SUSPECTS_WAIT)
@@ -290,7 +296,7 @@ class Worker(rq.Worker):
         if now < self._beat_at:
             return
         self._plain.tick(now)
-        self._ears.listen()  # while it fails, each beat looks at every queue and tries again
+        self._ears.listen(now)  # while it fails, each beat looks at every queue and tries again
         state = self.ledger.recover(worker=self.name, lease=LEASE)
         dead = [name for name in state.workers if name != self.name and identity.is_dead(name)]
         recovered = [*state.recovered, *(self.ledger.recover(dead=dead).recovered if dead else ())]
@@ -318,6 +324,7 @@ class Worker(rq.Worker):
         self._learn_at = now + LEARN_EVERY
         if changed:
             self.functions = self._deployed.now.by_name
+            self._served.update(_queues(self.functions))
             self._hungry = set(self.functions)
             self._pool.keep(self._deployed.live())
             self._registration.serve([*sorted(self.functions), *self._plain.queues] or ["broker"])
@@ -329,8 +336,7 @@ class Worker(rq.Worker):
         self._reconcile_at = now + RECONCILE_EVERY
         known = {(one.id, one.execution) for attempt in self._pool.attempts() for one in attempt.claimed}
         known.update((settlement.id, settlement.execution) for settlement in self._outbox.settlements)
-        queues = [queue for function in self.functions.values() for queue in function.queues]
-        for queue, id_, execution in self.ledger.held_by(self.name, queues):
+        for queue, id_, execution in self.ledger.held_by(self.name, sorted(self._served)):
             if (id_, execution) not in known:
                 log.warning("%s: given back; it was claimed, and the answer was lost", id_)
                 self._outbox.settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
@@ -433,6 +439,11 @@ def main(config: Config, *, burst: bool = False, name: str | None = None) -> int
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     Worker(config, connection.connect(config, wait=True, hasty=True), name=name).work(burst=burst)
     return 0
+
+
+def _queues(functions: Mapping[str, Function]) -> Iterator[str]:
+    """Yield the queues of functions."""
+    return (queue for function in functions.values() for queue in function.queues)
 
 
 def _want(function: Function, vacancies: int) -> Want:

@@ -22,7 +22,7 @@ from broker.deployed import catalog, code, packing
 from broker.deployed.deploying import deploy
 from broker.deployed.functions import Functions
 from broker.deployed.record import LIVE, Alias, Record
-from broker.errors import BadArchive, DeployFailed
+from broker.errors import BadArchive, DeployFailed, StoreUnavailable
 from broker.event import new_event
 from broker.layer import Layer
 from broker.ledger import Ledger
@@ -551,3 +551,28 @@ def invoke(project, name, qualifier=""):
     order = publisher.order_for(name, new_event(source="cli", type="t", data=1), qualifier=qualifier)
     publisher.publish_orders(["e"], [[order]])
     return [order.id]
+
+
+def test_a_claim_whose_answer_was_lost_is_given_back_also_when_its_function_is_gone(project, pushed, monkeypatch):
+    monkeypatch.setattr("broker.worker.RECONCILE_EVERY", 0.0)
+    pushed()
+    (id,) = send(project, 1)
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    claim = worker.ledger.claim
+
+    def lossy(*arguments):
+        answer = claim(*arguments)
+        if id not in [one.id for one in answer.claimed]:
+            return answer
+        catalog.change(project.client, "d", lambda record: Record(name="d", last=record.last))
+        worker.ledger.claim = claim
+        raise StoreUnavailable("the answer was lost")
+
+    worker.ledger.claim = lossy
+    try:
+        assert turning(worker, lambda: worker.ledger.claim is claim)
+        assert project.job(id)["status"] == "started"
+        assert turning(worker, lambda: project.job(id)["status"] == "queued" and "d" not in worker.functions)
+    finally:
+        worker._end()

@@ -188,14 +188,38 @@ def test_a_message_alone_can_be_failed_by_its_id_too(project):
     assert said["xray_trace_id"] == f"1-{id[:8]}-{id[8:]}"
 
 
-def test_a_source_that_cannot_say_what_aws_would_send_buries_its_event_and_harms_nobody(project):
-    project.configure("def handler(event, context): return event\n", payload="aws")
+def divide(project, **options):
+    """A source of which AWS would have sent a quotient, and of 0 nothing can be said."""
+    project.configure("def handler(event, context): return event\n", payload="aws", **options)
     (project.root / "quiet.py").write_text(
         "from broker.source import Source\n"
         "class Quiet(Source):\n"
         "    def aws(self, event, attempt):\n"
         "        return {'n': 1 / event['data']}\n"
     )
+
+
+def test_of_a_batch_only_the_event_is_buried_of_which_nobody_can_say_what_aws_would_send(project):
+    divide(project, batch={"size": 4, "window": "1m"})
+    first, bad, second, third = project.push(1, 0, 2, 4)
+    project.worker()
+    assert project.ends(bad, "failed")["reason"] == "PayloadFailed"
+    for id in (first, second, third):
+        project.ends(id)
+    assert project.result(first) == [{"n": 1.0}, {"n": 0.5}, {"n": 0.25}]  # the others are a batch all the same
+    assert any("ZeroDivisionError" in line for line in project.lines(bad))
+
+
+def test_a_batch_of_which_nothing_can_be_handed_over_is_buried(project):
+    divide(project, batch={"size": 2, "window": "1m"})
+    ids = project.push(0, 0)
+    project.worker()
+    for id in ids:
+        assert project.ends(id, "failed")["reason"] == "PayloadFailed"
+
+
+def test_a_source_that_cannot_say_what_aws_would_send_buries_its_event_and_harms_nobody(project):
+    divide(project)
     project.worker()
     bad, good = project.push(0, 2)
     assert project.ends(bad, "failed")["reason"] == "PayloadFailed"
