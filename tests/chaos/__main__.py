@@ -3,8 +3,8 @@
     python -m tests.chaos --faults 300 --seed 1
 
 prints a row for each fault, a table by kind, and a last line with what it all came to; the exit code is 1 when anything
-was lost, doubled that was not in flight, or out of balance. The same seed hits the same way, at moments that the
-machine's own chance moves. `--only` and `--on` choose kinds of faults and of Redis.
+was lost, doubled that was not in flight, or out of balance, or when recovery took longer than it may. The same seed hits
+the same way, at moments that the machine's own chance moves. `--only` and `--on` choose kinds of faults and of Redis.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ROUND = 20
 
 HEAD = (
     f"{'fault':<26} {'Redis':<9} {'events':>6} {'in flight':>9} {'twice':>5} {'lost':>4} {'refused':>7} {'recovery':>9}"
+    f" {'in all':>8}"
 )
 
 
@@ -44,23 +45,23 @@ def main() -> int:
     only = set(filter(None, given.only.split(",")))
     plan = {kind: [one for one in FAULTS[kind] if not only or one.__name__ in only] for kind in given.on.split(",")}
     plan = {kind: faults for kind, faults in plan.items() if faults}
-    rng, rows, failed, began, number = random.Random(given.seed), [], 0, time.monotonic(), 0
+    rng, rows, failed, began, number = random.Random(given.seed), [], [], time.monotonic(), 0
     print(HEAD)
     while number < given.faults:
         for kind, faults in plan.items():
             most = min(ROUND, given.faults - number)
             row = [one for _ in range(-(-most // len(faults))) for one in rng.sample(faults, len(faults))][:most]
-            done, well = _round(kind, row, rng, rows)
+            done, failure = _round(kind, row, rng, rows)
             number += done
-            failed += not well
+            failed += [failure] if failure else []
             if number >= given.faults:
                 break
     _summary(rows, failed, time.monotonic() - began)
-    return 1 if failed else 0
+    return 1 if failed or any(one.late for _, one in rows) else 0
 
 
 def _round(kind, faults, rng, rows):
-    """Run faults on one rig; return how many, and whether all was well. What failed keeps its folder."""
+    """Run faults on one rig; return how many, and what failed, which keeps its folder."""
     folder = Path(tempfile.mkdtemp(prefix="broker-chaos-"))
     done, rig = 0, None
     try:
@@ -75,37 +76,39 @@ def _round(kind, faults, rng, rows):
             print(_line(figures.fault, kind, figures), flush=True)
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 -- the border of a round; the next one is run
         traceback.print_exc()
-        print(f"FAILED {faults[done - 1].__name__} on {kind}: {error}; see {folder}", flush=True)
-        return max(done, 1), False
+        failure = f"FAILED {faults[done - 1].__name__ if done else 'to start'} on {kind}: {error}; see {folder}"
+        print(failure, flush=True)
+        return max(done, 1), failure
     finally:
         if rig is not None:
             rig.close()
     shutil.rmtree(folder)
-    return done, True
+    return done, ""
 
 
 def _line(fault: str, kind: str, one: Figures) -> str:
     return (
         f"{fault:<26} {kind:<9} {one.events:>6} {one.in_flight:>9} {one.started_twice:>5} {one.lost:>4}"
-        f" {one.refused:>7} {one.recovery:>7.2f} s"
+        f" {one.refused:>7} {one.recovery:>7.2f} s {one.took:>6.1f} s{'  LATE' if one.late else ''}"
     )
 
 
-def _summary(rows, failed: int, seconds: float) -> None:
-    print(f"\n{'fault':<26} {'count':>5} {'in flight':>9} {'twice':>5} {'lost':>4}   recovery p50 / max")
+def _summary(rows, failed: list[str], seconds: float) -> None:
+    print(f"\n{'fault':<26} {'count':>5} {'in flight':>9} {'twice':>5} {'lost':>4}   recovery p50 / max   in all p50")
     for name in sorted({one.fault for _, one in rows}):
         mine = [one for _, one in rows if one.fault == name]
         waits = [one.recovery for one in mine]
         print(
             f"{name:<26} {len(mine):>5} {sum(one.in_flight for one in mine):>9}"
             f" {sum(one.started_twice for one in mine):>5} {sum(one.lost for one in mine):>4}"
-            f"   {median(waits):.2f} / {max(waits):.2f} s"
+            f"   {f'{median(waits):.2f} / {max(waits):.2f} s':<18}   {median(one.took for one in mine):.1f} s"
         )
     total = [one for _, one in rows]
+    print("", *failed, sep="\n")
     print(
-        f"\n{len(total)} faults in {seconds / 60:.0f} min: {sum(one.events for one in total)} events,"
+        f"{len(total)} faults in {seconds / 60:.0f} min: {sum(one.events for one in total)} events,"
         f" {sum(one.in_flight for one in total)} in flight, {sum(one.started_twice for one in total)} started twice,"
-        f" {sum(one.lost for one in total)} lost; {failed} failed"
+        f" {sum(one.lost for one in total)} lost; {sum(one.late for one in total)} late, {len(failed)} failed"
     )
 
 

@@ -44,6 +44,14 @@ class Figures:
     """How many requests were answered 429 or 503, or not at all."""
     recovery: float
     """Seconds until nobody held any more what was in flight, and requests were taken again."""
+    within: float
+    """Seconds that this may take; see `Blow`."""
+    took: float
+    """Seconds for all of it: load, fault, recovery, and until nothing was owed and all was compared."""
+
+    @property
+    def late(self) -> bool:
+        return self.recovery > self.within
 
 
 class Oracle:
@@ -59,7 +67,7 @@ class Oracle:
 
     def run(self, fault: Callable[[Rig, random.Random], Blow], rng: random.Random) -> Figures:
         """Hit the rig once and compare; fails when anything is lost, doubled or out of balance."""
-        rig, load = self._rig, self._rig.load
+        rig, load, began = self._rig, self._rig.load, time.monotonic()
         rig.mend()
         refused = self._refused()
         load.start()
@@ -72,7 +80,7 @@ class Oracle:
             return rig.passed_on(watched) and load.taken_at > blow.at
 
         until(recovered, within=60, every=0.01, what=lambda: f"it recovers from {fault.__name__}: {load.answers}")
-        recovery = time.monotonic() - blow.at
+        recovery = (blow.recovered or time.monotonic()) - blow.at
         time.sleep(rng.uniform(0.1, 0.3))
         load.stop()
         if blow.poison:
@@ -91,6 +99,8 @@ class Oracle:
             lost=len(load.owed - rig.records.ended - self._poison),
             refused=self._refused() - refused,
             recovery=recovery,
+            within=blow.within,
+            took=time.monotonic() - began,
         )
 
     def _come_to_rest(self, fault: str) -> None:

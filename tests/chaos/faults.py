@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-LONG = 6.0
+LONG = 5.0
 """Seconds: longer than a worker's lease. A rig in a hurry is content with less."""
 
 HOUR = 3600
 POISON, CROWD = 3, 12
 """How often poison may kill; how many a worker with four environments may have run and not settled at that moment."""
+
+PROMISE = 5.0
+"""Seconds within which others have what a worker held that died or stands still."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,10 @@ class Blow:
     """Those of them whose passing on is the recovery; None: all."""
     at: float
     """The monotonic moment from which recovery counts: that of the blow, or the end of what stood in the way."""
+    recovered: float | None = None
+    """The moment of recovery, where the fault has waited for it itself."""
+    within: float = math.inf
+    """Seconds that recovery may take, on a machine that has nothing else to do."""
     poison: str = ""
     """The key of the invocation that is to become a dead letter."""
     most: int = 0
@@ -64,7 +72,7 @@ def _kill(rig: Rig, worker: psutil.Process, name: str) -> Blow:
         now = time.monotonic()
     _, alive = psutil.wait_procs(below, timeout=20)
     assert not alive, f"its nursery and environments have not gone with it: {alive}"
-    return Blow(in_flight=held, at=now)
+    return Blow(in_flight=held, at=now, within=PROMISE)
 
 
 def stop_worker(rig: Rig, rng: random.Random) -> Blow:
@@ -74,8 +82,9 @@ def stop_worker(rig: Rig, rng: random.Random) -> Blow:
     with rig.standing_still(worker):
         held, now = rig.leases(rig.far_name), time.monotonic()
         until(lambda: rig.passed_on(held), within=30, every=0.02, what="others take what it held")
+        recovered = time.monotonic()
         time.sleep(rng.uniform(0, 1))
-    return Blow(in_flight=held, at=now)
+    return Blow(in_flight=held, at=now, recovered=recovered, within=PROMISE)
 
 
 def kill_environment(rig: Rig, rng: random.Random) -> Blow:
@@ -97,8 +106,15 @@ def _kill_below(rig: Rig, choose: Callable[[psutil.Process], psutil.Process]) ->
         victim = choose(nursery)
         below = [victim, *victim.children(recursive=True)]
         victim.kill()
-        psutil.wait_procs(below, timeout=10)  # before the worker goes on, and gives them more
+        # Before the worker goes on, and gives them more; a zombie waits for the worker, which stands still.
+        until(lambda: not any(_runs(process) for process in below), what=lambda: f"{below} end")
     return Blow(in_flight=held, at=time.monotonic())
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def kill_host(rig: Rig, rng: random.Random) -> Blow:
@@ -300,7 +316,12 @@ def _poison(rig: Rig, what: str, rng: random.Random) -> Blow:
     dead = rig.client.zcard("rq:failed:work")
     rig.load.publish(key)
     held = rig.leases()
-    until(lambda: rig.client.zcard("rq:failed:work") > dead, within=180, every=0.02, what=f"{key} is a dead letter")
+
+    def buried() -> bool:
+        rig.revive()
+        return int(rig.client.zcard("rq:failed:work")) > dead
+
+    until(buried, within=180, every=0.02, what=f"{key} is a dead letter")
     # Whoever shares a worker with it is hit as well, at moments that nobody knows beforehand.
     return Blow(in_flight=held, at=time.monotonic(), poison=key, most=POISON * CROWD)
 

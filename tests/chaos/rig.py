@@ -226,12 +226,16 @@ class Rig:
             until(self.guarded.in_step, within=60, what="the killed server is the replica now")
         if self.broker.up is None:
             self.broker.start()
+        self.revive()
+        until(self._well, within=60, what=lambda: f"both workers are there\n{self.broker.screen.read_text()[-3000:]}")
+
+    def revive(self) -> None:
+        """Start the second worker again if it has died, as whoever looks after that other machine would."""
         if self._far is None or self._far.poll() is not None:
             self._far_number += 1
             self._far = self.broker.start_another(
                 "worker", "--name", self.far_name, "--config", "far.toml", output=self.root / "far.txt"
             )
-        until(self._well, within=60, what=lambda: f"both workers are there\n{self.broker.screen.read_text()[-3000:]}")
 
     def _well(self) -> bool:
         try:
