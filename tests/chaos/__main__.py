@@ -3,7 +3,7 @@
     python -m tests.chaos --faults 300 --seed 1
 
 prints a row for each fault, a table by kind, and a last line with what it all came to; the exit code is 1 when anything
-was lost, doubled that was not in flight, or out of balance, or when recovery took longer than it may. The same seed hits
+was lost, doubled that was not in flight, or out of balance, or when recovery took too long. The same seed hits
 the same way, at moments that the machine's own chance moves. `--only` and `--on` choose kinds of faults and of Redis.
 """
 
