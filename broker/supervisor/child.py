@@ -20,6 +20,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
 STEADY = 10.0
 """Seconds of life after which the first wait counts again."""
 
+MISCONFIGURED = 2
+"""The exit code of a command that says what is wrong with its configuration."""
+
 _LONGEST_LINE = 1 << 16
 
 
@@ -56,6 +59,9 @@ class Child:
         """Whether it was asked to end."""
         self.output: int | None = None
         """Where to read what it prints: non-blocking, open while it runs."""
+        self.hopeless = False
+        """Whether its first life has ended since it is misconfigured; later it may be a file that is being edited."""
+        self._starts = 0
         self._argv = list(argv)
         self._process: subprocess.Popen[bytes] | None = None
         self._partial = b""
@@ -79,6 +85,7 @@ class Child:
         if self._process.stdout is not None:
             self.output = self._process.stdout.fileno()
             os.set_blocking(self.output, False)
+        self._starts += 1
         self.revival.started()
 
     def lines(self) -> list[str]:
@@ -108,6 +115,7 @@ class Child:
             self._partial = b""
         self._close()
         self._process = None
+        self.hopeless = code == MISCONFIGURED and self._starts == 1
         return last, outcome(code)
 
     def send(self, number: signal.Signals) -> None:

@@ -19,7 +19,7 @@ from broker.errors import BrokerError, StoreMissing
 from broker.quantity import Duration
 from broker.store import flush, space
 from broker.store.lockfile import LockFile, take
-from broker.supervisor.child import Child, Revival
+from broker.supervisor.child import MISCONFIGURED, Child, Revival
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,19 +92,22 @@ class Supervisor:
     def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP; return the exit code. Nothing that was started is left then.
 
+        It is 2, and nobody needs to ask, when a child ends at its first start with 2: it has said what is wrong with
+        the configuration, and would say so for ever.
+
         Raises StoreError when the embedded server does not start, or another broker uses the data folder.
         """
         with self._hearing_signals():
             try:
                 self._begin()
-                while not self._asked:
+                while not self._asked and not self._hopeless():
                     self._listen(self._until_next_start())
                     self._revive()
             except _AskedToStop:
                 pass
             finally:
                 self._stop()
-        return 0
+        return MISCONFIGURED if self._hopeless() else 0
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -242,7 +245,9 @@ class Supervisor:
             last, how = ended
             for line in last:
                 self._say(f"{child.name} | {line}")
-            if not self._stopping:
+            if child.hopeless:
+                self._say(f"{child.name} {how}: it cannot run with this configuration")
+            elif not self._stopping:
                 self._say(f"{child.name} {how}; starting it again in {child.revival.ended():g} s")
         leash.reap_orphans(self._ours())
 
@@ -285,6 +290,9 @@ class Supervisor:
 
     def _children(self) -> list[Child]:
         return [*self._hosts, *self._workers]
+
+    def _hopeless(self) -> bool:
+        return any(child.hopeless for child in self._children())
 
     def _running(self) -> list[Child]:
         return [child for child in self._children() if child.pid]

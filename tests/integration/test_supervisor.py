@@ -229,6 +229,28 @@ def test_a_child_that_dies_is_started_again_after_a_wait_that_grows(start, child
     broker.says(r"host \| runs", times=2)
 
 
+def test_a_child_that_says_at_once_that_it_is_misconfigured_ends_all(start, child):
+    wrong = [sys.executable, "-c", "print('config.toml: no such user'); exit(2)"]
+    broker = start(hosts={"host": child("host")}, workers={"w1": wrong, "w2": child("w2")})
+    assert broker.ends() == 2
+    broker.says(r"w1 \| config.toml: no such user")
+    broker.says(r"w1 ended with exit code 2: it cannot run with this configuration")
+    assert not [line for line in broker.lines if "starting it again" in line]
+
+
+def test_a_child_that_is_misconfigured_only_later_is_started_again_until_it_is_not(start, child, tmp_path):
+    """Somebody edits the file while all runs."""
+    lives = (
+        "import os, sys; n = len(os.listdir(sys.argv[1])); open(f'{sys.argv[1]}/{n}', 'w'); exit([3, 2, 2, 3][n % 4])"
+    )
+    (tmp_path / "lives").mkdir()
+    broker = start(
+        hosts={"host": child("host")}, workers={"w1": [sys.executable, "-c", lives, str(tmp_path / "lives")]}
+    )
+    broker.says("w1 ended with exit code 2; starting it again", times=2)
+    broker.says("w1 ended with exit code 3; starting it again", times=2)
+
+
 def test_a_command_that_is_not_there_is_tried_again_and_harms_nobody(start, child):
     broker = start(hosts={"host": child("host")}, workers={"w1": ["/does/not/exist"]})
     broker.says(r"w1 cannot be started: .*No such file.* trying again in 0.4 s")
