@@ -77,6 +77,13 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
         raise click.UsageError(f"there is no {what} {name!r}; {hint}")
 
 
+def confirm(question: str) -> None:
+    """Go on only if a person says yes; where there is none to ask, the command must say so itself."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody is there to say so: add --yes")
+    click.confirm(question, abort=True, err=True)
+
+
 def _advice(text: str) -> str:
     """Return what to do when a shell has taken away the quotes, or somebody meant a text."""
     return f"; a text needs quotes: '\"{text}\"'" if text.isidentifier() else ""

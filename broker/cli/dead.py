@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli._given import check_name
+from broker.cli._given import check_name, confirm
 from broker.cli._output import json_option, print_json, print_table
 from broker.cli._project import Project, pass_project
 from broker.cli.runs import COLUMNS, record, row
@@ -120,8 +119,8 @@ def _chosen(project: Project, ids: tuple[str, ...], function: str | None, *, eve
 
 
 def _confirm(verb: str, letters: list[tuple[str, str]], *, ask: bool) -> None:
-    if ask and letters and sys.stdin.isatty():
-        click.confirm(f"{verb} {_count(len(letters))}?", abort=True, err=True)
+    if ask and letters:
+        confirm(f"{verb} {_count(len(letters))}?")
 
 
 def _settle(client: Redis, letters: list[tuple[str, str]], verdict: Literal["replay", "drop"]) -> Counter[str]:

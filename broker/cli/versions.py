@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli._given import check_name
+from broker.cli._given import check_name, confirm
 from broker.cli._output import Column, json_option, print_json, print_table
 from broker.cli._project import Project, pass_project
 from broker.cli._share import NUMBER, WEIGHT
@@ -147,8 +146,8 @@ def undeploy(project: Project, *, name: str, yes: bool, as_json: bool) -> None:
     wanted = [each.name for each in project.functions.values() if name in {each.on_success, each.on_failure}]
     if wanted and name not in project.config.functions:
         raise DeployFailed(f"{name} is a destination of {', '.join(wanted)}")
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Remove {name} with {len(records[name].versions)} versions?", abort=True, err=True)
+    if not yes:
+        confirm(f"Remove {name} with {len(records[name].versions)} versions?")
     from broker.deployed.record import Record  # noqa: PLC0415 -- for annotations alone elsewhere
 
     _change(project, name, lambda record: Record(name=name, last=record.last))

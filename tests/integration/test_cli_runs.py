@@ -118,7 +118,10 @@ def test_dead_letters_are_listed_replayed_and_dropped(project, letters):
     assert broker(project.root, "dead", "drop", letters[2]).stdout == "1 dead letter dropped\n"
     assert project.job(letters[2]) == {}
     assert "name the dead letters, or say --all" in broker(project.root, "dead", "drop", code=2).stderr
-    dropped = json.loads(broker(project.root, "dead", "drop", "--all", "--function", "f", "--json").stdout)
+    for verb in ("drop", "replay"):
+        refused = broker(project.root, "dead", verb, "--all", code=2).stderr
+        assert f"{verb.title()} 2 dead letters? Nobody is there to say so: add --yes" in refused
+    dropped = json.loads(broker(project.root, "dead", "drop", "--all", "--function", "f", "--yes", "--json").stdout)
     assert dropped == {"dropped": 2, "functions": {"f": 2}}
     assert broker(project.root, "dead", "list").stdout == "no dead letters\n"
     (project.root / "f.py").write_text("def handler(event, context): return 1\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -77,8 +78,10 @@ def send(project, *data):
 
 
 @pytest.fixture
-def broker(project, capfd):
+def broker(project, capfd, monkeypatch):
     """Run a command in this process; its exit code, and what it printed."""
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
     def run(*words):
         capfd.readouterr()
@@ -414,7 +417,10 @@ def test_the_commands_deploy_list_share_and_roll_back(project, broker):
     assert json.loads(broker("versions", "hello", "--prune", "--json").stdout)[0]["version"] == 2
     newest = json.loads(broker("runs", "hello", "--json").stdout)[0]["id"]
     assert json.loads(broker("show", newest, "--json").stdout)["version"] == "2"
-    assert broker("undeploy", "hello").returncode == 0
+    refused = broker("undeploy", "hello")
+    assert (refused.returncode, "Nobody is there to say so: add --yes" in refused.stderr) == (2, True)
+    assert broker("versions", "hello").returncode == 0
+    assert broker("undeploy", "hello", "--yes").returncode == 0
     assert "there is no function 'hello'" in broker("invoke", "hello").stderr
     assert configuration.load(project.root / "config.toml").functions.keys() == {"f"}
     assert broker("versions").stdout.startswith("nothing was deployed")
