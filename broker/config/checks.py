@@ -9,19 +9,21 @@ from pathlib import Path
 
 from broker import address, runtimes
 from broker.config.cycles import cycles
-from broker.config.settings import PlainQueues, Settings
+from broker.config.plain import check_plain_queues
+from broker.config.settings import Settings
 from broker.config.table import MISSING, Reader
 from broker.errors import PatternError, verdicts
 from broker.flow import is_path
 from broker.function import AWAITED, Budget, Function, Retry
 from broker.names import inside, nearest
 from broker.pattern import compile as compile_pattern
-from broker.quantity import Duration
+from broker.quantity import Duration, Size
 from broker.source import Source
 from broker.trigger import Trigger
 
 _LEAST_TIME = Duration(0.001)
-SERIALIZERS = ("pickle", "json")
+_LEAST_EVENT = Size(1 << 10)
+"""What a CloudEvent without data may be long: its attributes alone."""
 
 
 def check(
@@ -43,7 +45,10 @@ def check(
             _check_redis(reader, settings.redis)
         elif settings.replicas:
             reader.wrong("broker.replicas", "the embedded server has none: name a Redis that has")
-        _check_plain_queues(reader, settings.rq, functions, root)
+        check_plain_queues(reader, settings.rq, functions, root)
+        if settings.max_event < _LEAST_EVENT:
+            shown = reader.show(str(settings.max_event), "broker.max_event")
+            reader.wrong("broker.max_event", f"expected at least {_LEAST_EVENT}, got {shown}")
         _check_budget(reader, settings.budget, "broker.budget")
         _check_capacity(reader, settings, functions.values())
     queues = [name for name in sources if kinds.get(name) == "queue"]
@@ -74,30 +79,6 @@ def _check_capacity(reader: Reader, settings: Settings, functions: Iterable[Func
     if kept >= settings.capacity:
         problem = f"the functions' min adds up to {kept}, and a worker has room for {settings.capacity} environments"
         reader.wrong("broker.environments", problem, f"write at least {kept + 1}")
-
-
-def _check_plain_queues(reader: Reader, plain: PlainQueues, functions: Collection[str], root: Path) -> None:
-    place = "broker.rq.queues"
-    for name in plain.queues:
-        shown = reader.show(name, place)
-        function = name.partition(".")[0]
-        if not name or "," in name:  # RQ writes down a worker's queues with commas between them
-            reader.wrong(place, f"expected the name of a queue, without a comma, got {shown}")
-        elif function in functions:
-            reader.wrong(place, f"{shown} is the queue of the function {reader.show(function, place)}")
-        elif plain.queues.count(name) > 1:
-            reader.wrong(place, f"{shown} is named twice")
-            break
-    place = "broker.rq.serializer"
-    if plain.serializer in SERIALIZERS:
-        return
-    if not re.fullmatch(r"\w+(\.\w+)+", plain.serializer):
-        problem = (
-            f'expected "pickle", "json" or the import path of a serializer, got {reader.show(plain.serializer, place)}'
-        )
-        reader.wrong(place, problem, nearest(plain.serializer, SERIALIZERS))
-    elif problem := runtimes.find("python").problem(plain.serializer, root):
-        reader.wrong(place, reader.redact(problem, place))
 
 
 def check_function(reader: Reader, function: Function, root: Path) -> None:

@@ -308,10 +308,34 @@ def test_queues_of_plain_jobs_are_checked(mistakes, text, expected):
     assert mistakes(f"[broker.rq]\n{text}\n{F}") == expected
 
 
-def test_a_serializer_of_plain_jobs_must_be_there(mistakes, project):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class Mine: pass",
+        "from json import *",
+        "import json as Mine",
+        "def __getattr__(name): return None",
+        "if 1 > 0:\n    Mine = object()",
+        "no Python at all",
+    ],
+)
+def test_a_serializer_that_may_be_there_is_taken(mistakes, project, text):
+    (project / "package/module.py").write_text(text)
     assert mistakes('[broker.rq]\nserializer = "package.module.Mine"') == []
+
+
+def test_a_serializer_of_plain_jobs_must_be_there(mistakes, project):
+    (project / "package/module.py").write_text("import json\nclass Other:\n    print(json)")
+    for module in ("package.module", "rq.serializers"):
+        problem = f"broker.rq.serializer: there is no Mine in {module}"
+        assert mistakes(f'[broker.rq]\nserializer = "{module}.Mine"') == [problem]
     problem = f"there is no module package.other, neither in {project} nor installed"
     assert mistakes('[broker.rq]\nserializer = "package.other.Mine"') == [f"broker.rq.serializer: {problem}"]
+
+
+def test_an_event_may_be_as_long_as_its_attributes(mistakes):
+    assert mistakes('[broker]\nmax_event = "1KB"') == []
+    assert mistakes("[broker]\nmax_event = 0") == ['broker.max_event: expected at least 1KB, got "0B"']
 
 
 @pytest.mark.parametrize(
