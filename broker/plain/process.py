@@ -13,6 +13,7 @@ import redis
 
 from broker import leash
 from broker.plain.worker import DONE, PlainWorker
+from broker.runtime import kernel
 from broker.store import connection
 
 __all__ = ["BYE", "DONE", "Orders", "main"]
@@ -48,6 +49,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     leash.die_with_parent(orders.parent, signal.SIGTERM)  # after the job that runs: nobody else can end it well
     leash.follow_parent()
+    kernel.keep_secrets()  # the URL, above all from the functions, which may be the same user's
     os.set_inheritable(orders.report, False)
     os.chdir(orders.root)
     sys.path.insert(0, orders.root)

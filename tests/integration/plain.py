@@ -53,6 +53,11 @@ def who():
     job.save_meta()
     return os.getcwd(), sys.path[0]
 
+def is_readable():
+    """Return whether other processes of the same user may read this one's memory (PR_GET_DUMPABLE)."""
+    import ctypes
+    return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+
 def again(times):
     """Return a Retry until it was run so often."""
     job = get_current_job()

@@ -141,3 +141,9 @@ def test_broker_up_runs_plain_jobs_on_its_embedded_server_and_status_shows_them(
         out, _ = up.communicate(timeout=30)
     assert up.returncode == 0
     assert "plain RQ jobs of mail" in out
+
+
+def test_no_other_process_of_the_same_user_can_read_the_address_of_redis(ours):
+    ours.start()
+    job = ours.queue().enqueue("jobs.is_readable")
+    assert ours.ends(job).return_value() == 0
