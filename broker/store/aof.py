@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FOLDER = "appendonlydir"
 """The server's default for `appenddirname`."""
 
+_MANIFEST = "appendonly.aof.manifest"
+
 MOST = 1 << 20
 """So many bytes of garbage are cut off without asking; zeros without limit. More may be damage of another kind."""
 
@@ -33,17 +35,24 @@ def damaged(log: str) -> str | None:
     return match[1] if match else None
 
 
+def newest(folder: Path) -> str:
+    """Return the name of the file that the server appends to. Raises OSError when there is no manifest."""
+    # A line of the manifest: `file NAME seq NUMBER type i`; i is an incremental file, the last one is written to.
+    manifest = (folder / _MANIFEST).read_text()
+    names = [line.split()[1] for line in manifest.splitlines() if line.endswith(" type i")]
+    return names[-1] if names else ""
+
+
 def mend(data: Path, name: str, binary: Path) -> str:
     """Cut the garbage off the end of the newest append-only file, keep it beside, and say so in one sentence.
 
     Raises StoreMissing when the damage is elsewhere or too large to be the end that a power failure left unwritten.
     """
     path = data / FOLDER / name
-    newest = _newest(data / FOLDER)
     whole, good = path.stat().st_size, _good_bytes(path, binary)
     with path.open("rb") as file:
         file.seek(good)
-        at_the_end = name == newest and 0 < good < whole
+        at_the_end = name == newest(data / FOLDER) and 0 < good < whole
         if not at_the_end or not (whole - good <= MOST or _only_zeros(file)):
             raise StoreMissing(
                 f"the embedded Redis cannot read {path}: it is damaged at byte {good} of {whole}, and not only at its "
@@ -56,13 +65,6 @@ def mend(data: Path, name: str, binary: Path) -> str:
                 rest.write(block)
     os.truncate(path, good)
     return f"{path.name} ended in {whole - good} bytes of garbage (a power failure?); they are now in {kept}"
-
-
-def _newest(folder: Path) -> str:
-    # A line of the manifest: `file NAME seq NUMBER type i`; i is an incremental file, the last one is written to.
-    manifest = next(folder.glob("*.manifest"))
-    names = [line.split()[1] for line in manifest.read_text().splitlines() if line.endswith(" type i")]
-    return names[-1] if names else ""
 
 
 def _good_bytes(path: Path, binary: Path) -> int:

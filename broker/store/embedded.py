@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from broker import address
 from broker.errors import StoreMissing, StoreUnavailable
 from broker.leash import leashed, outcome
-from broker.store import aof
+from broker.store import aof, reserve
 from broker.store.flush import Flusher
 from broker.store.inline import ask, tell
 from broker.store.lockfile import LockFile, take
@@ -136,7 +136,7 @@ class Server:
         Call it every second (space.EVERY), also while the server does not run. Raises OSError.
         """
         space = self._space
-        space.look()
+        self._look()
         if self._process is None:
             if space.scarce:
                 space.drop_ballast()  # it may have ended for want of room
@@ -148,13 +148,28 @@ class Server:
                 space.drop_ballast()
         if self._refuses == space.scarce or (self._torn and not space.scarce and not self._healed()):
             return ""
-        # The scripts that run what is there are carried out all the same; see ledger/common.lua.
-        tell(self.socket, f"CONFIG SET maxmemory {int(space.scarce)}")
+        for name, value in self._rationing().items():
+            tell(self.socket, f"CONFIG SET {name} {value}")
         self._refuses = space.scarce
         if space.scarce:
             left = space.left >> 20
             return f"the disk of {self.data} has only {left} MB left: nothing new is taken on until it has more"
         return f"there is room again on the disk of {self.data}: events are taken on"
+
+    def _look(self) -> None:
+        self._space.look()
+        with suppress(OSError):  # no file yet, no room any more, or a file system that cannot: there is the ballast
+            reserve.top_up(self.data / aof.FOLDER, self._space.ahead)
+
+    def _rationing(self) -> dict[str, str]:
+        """Return the settings that hang on whether there is room."""
+        scarce = self._space.scarce
+        return {
+            # The scripts that run what is there are carried out all the same; see ledger/common.lua.
+            "maxmemory": "1" if scarce else "0",
+            # A new file would begin with nothing behind its end.
+            "auto-aof-rewrite-percentage": "0" if scarce else "100",
+        }
 
     def _healed(self) -> bool:
         """Have the file written anew after a write that failed, and say whether that is done. Raises OSError.
@@ -237,7 +252,7 @@ class Server:
         self._wait_until_ready(self._process)
 
     def _options(self) -> list[str]:
-        self._space.look()
+        self._look()
         self._refuses = self._space.scarce
         self._torn = self._healing = False
         options = {
@@ -251,7 +266,7 @@ class Server:
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
-            "maxmemory": str(int(self._refuses)),
+            **self._rationing(),
             # The old names of hash-max-listpack-*: every version knows them. An invocation's hash stays compact.
             "hash-max-ziplist-value": "4096",
             "hash-max-ziplist-entries": "128",

@@ -2,7 +2,8 @@
 
 A server whose file cannot grow refuses all writes that follow. But the one that failed was answered, and is in its
 memory alone. So nothing new is taken on any more while there is still room; what is there is run. And should the disk
-fill up faster than anybody looks, a file laid down for that purpose, the ballast, makes room for what was answered.
+fill up faster than anybody looks, the server's file has some allotted already (reserve.py); when that is used up, or
+cannot be had, a file laid down for that purpose, the ballast, makes room for what was answered.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ NAME = "ballast"
 EVERY = 1.0
 """Seconds between two looks."""
 
-RESERVE, BALLAST = 64 << 20, 8 << 20
-"""With less than so many bytes left nothing new is taken on; how large the ballast is."""
+RESERVE, AHEAD, BALLAST = 64 << 20, 16 << 20, 8 << 20
+"""With less than so many bytes left nothing new is taken on; how many the server's file is ahead; those of ballast."""
 
 SHARE = 8
-"""On a small disk the reserve is no more than this part of it; the ballast in proportion."""
+"""On a small disk the reserve is no more than this part of it; the others in proportion."""
 
 
 class Space:
@@ -38,13 +39,15 @@ class Space:
         """Whether nothing new may be taken on, as of the last look."""
         self.left = 0
         """How many bytes were left at the last look."""
+        self.ahead = 0
+        """How many bytes the server's file should be able to grow by, whatever becomes of the disk."""
 
     def look(self) -> None:
         """See how much is left; lay the ballast when there is plenty. Raises OSError when the folder is not there."""
         usage = shutil.disk_usage(self._folder)
         reserve = min(RESERVE, usage.total // SHARE)
         ballast = reserve * BALLAST // RESERVE
-        self.left = usage.free
+        self.left, self.ahead = usage.free, reserve * AHEAD // RESERVE
         # More is asked for at the end than at the beginning, so that a disk at the limit does not go to and fro.
         self.scarce = usage.free < reserve + (ballast if self.scarce else 0)
         if not self.scarce and usage.free > reserve + 2 * ballast and not self._ballast.exists():

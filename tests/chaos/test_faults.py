@@ -15,11 +15,7 @@ HALF = len(EMBEDDED) // 2
 
 PLANS = {
     "processes": ("everysec", EMBEDDED[:HALF]),
-    # Killed on a full disk, Redis may have forgotten any number of ends (docs/architecture.md): the long run has that.
-    "Redis, disk, network": (
-        "everysec",
-        tuple(fault for fault in EMBEDDED[HALF:] if fault is not faults.fill_disk_and_kill_redis),
-    ),
+    "Redis, disk, network": ("everysec", EMBEDDED[HALF:]),
     "always": ("always", (faults.kill_redis, faults.fill_disk_and_kill_redis)),
     "a Redis of its own": ("external", tuple(fault for fault in EXTERNAL if fault not in EMBEDDED)),
     "sentinel": ("sentinel", (faults.fail_over,)),

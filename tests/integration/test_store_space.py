@@ -69,6 +69,26 @@ def test_before_the_disk_is_full_nothing_is_taken_on_and_what_is_there_is_run(di
         assert ledger.publish([[order("b")]]) == [[1]]
 
 
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_all_that_was_answered_on_a_full_disk_outlives_a_kill_at_once(disk, fsync, rewritten):
+    with Server(disk / "data", fsync=fsync) as server, impatient(server) as client:
+        ledger = Ledger(client)
+        ledger.publish([[order("before")]])
+        if rewritten:
+            client.bgrewriteaof()
+            until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        server.watch_space()
+        fill(disk)
+        for number in range(50):
+            assert ledger.publish([[order(str(number), 10_000)]]) == [[1]]
+        before = audit(client)
+        os.kill(server.pid, signal.SIGKILL)
+        until(server.collect)
+        server.start()
+        assert (server.repairs, audit(client)) == ([], before)
+
+
 def test_what_was_answered_while_the_disk_filled_up_in_one_go_outlives_a_kill(disk):
     with Server(disk / "data") as server, impatient(server) as client:
         server.watch_space()
