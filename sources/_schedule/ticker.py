@@ -90,7 +90,8 @@ class Ticker:
         """Do what is due; return the seconds until the next step."""
         now = self._clock()
         yield from self._watch_clock(now)
-        if self._how.track:
+        # Nobody waits for what has ended but the next tick: ten thousand schedules are not to ask Redis all the time.
+        if self._how.track and (self._next is None or self._has_waiting or self._release(self._next) <= now):
             for ended in self._context.ended():
                 self._context.log.debug("%s: the run of %s has ended", self._context.name, ended.event)
         if self._next is not None and self._next == self._tried:  # it was not missed, however late it is by now

@@ -302,6 +302,13 @@ def test_a_run_that_ended_is_forgotten_by_the_source(context):
     assert context.redis.llen("broker:ended:nightly") == 0
 
 
+def test_what_has_ended_is_asked_for_when_a_tick_is_due_and_not_before(context, monkeypatch):
+    asked = []
+    monkeypatch.setattr(context, "ended", lambda: iter(asked.append(times(context)) or ()))
+    live(Schedule(every=Duration(60), overlap="skip"), context, START, 130)
+    assert asked == [[], ["12:01:00"]]
+
+
 def test_queued_ticks_run_one_after_the_other_in_order(context):
     schedule = Schedule(every=Duration(10), overlap="queue")
 
