@@ -54,7 +54,8 @@ def arguments(spec: Mapping[str, Any]) -> list[str]:
     """Return bwrap's options. Their order counts: later ones cover what earlier ones have put there."""
     rules, root = spec["bounds"]["bubble"], spec["root"]
     paths = [path for name in _SEARCHED for path in spec["variables"].get(name, "").split(os.pathsep)]
-    named = (root, _PACKAGE, sys.prefix, sys.base_prefix, *spec["argv"], *spec["layers"], *paths)
+    program = spec["argv"][:1]  # not its arguments: a line that names what is hidden is not to uncover it
+    named = (root, _PACKAGE, sys.prefix, sys.base_prefix, *program, *spec["layers"], *paths)
     absolute = [path for path in named if path[:1] == "/"]
     needed = list(dict.fromkeys([*absolute, *map(os.path.realpath, absolute)]))
     options = ["--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]

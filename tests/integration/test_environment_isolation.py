@@ -228,6 +228,14 @@ def test_other_languages_run_in_a_bubble_too(bubble: Driver, runtime: str, name:
     assert result["pid"] < 50
 
 
+def test_a_line_that_names_what_a_bubble_hides_does_not_uncover_it(bubble: Driver) -> None:
+    for path in (".broker/socket", ".env"):
+        line = f"/bin/cat {bubble.root}/{path}"
+        environment = bubble.start(line, runtime="exec", isolation="bwrap")
+        assert bubble.error(environment, 1)["errorMessage"]
+        assert "SECRET" not in str(bubble.text(environment))
+
+
 def test_a_bubble_that_cannot_be_made_is_an_init_that_failed(bubble: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.runtime.isolation.PROGRAM", "bwrap-that-is-not-there")
     environment = bubble.start(DO, isolation="bwrap")

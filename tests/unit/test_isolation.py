@@ -62,6 +62,16 @@ def test_secrets_are_covered_also_in_a_folder_that_may_be_written_and_layers_bel
     assert not any("not there" in option for option in options)
 
 
+def test_a_program_is_seen_and_what_is_hidden_stays_so_when_its_line_names_it(tmp_path):
+    program, data = f"{tmp_path}/tools/convert", tmp_path / ".broker"
+    data.mkdir()
+    wanted = {**spec(tmp_path / "project", hidden=[data]), "argv": [program, f"{data}/redis.sock", "/run/docker.sock"]}
+    seen = [path for path, _ in triples(bubble.arguments(wanted), "--ro-bind-try")]
+    assert f"{data}/redis.sock" not in seen
+    assert "/run/docker.sock" not in seen
+    assert (program in seen) == program.startswith(bubble._EMPTY)
+
+
 def test_the_network_is_there_when_it_is_allowed(tmp_path):
     options = bubble.arguments(spec(tmp_path, network=True))
     assert options.index("--unshare-all") < options.index("--share-net")
