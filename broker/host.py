@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -259,5 +260,7 @@ def main(config: Config) -> int:
     host = Host(config, connection.connect(config, wait=True))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: host.stopping.set())
+    gc.collect()
+    gc.freeze()  # what is there by now stays: a collection that looks at all of it keeps requests waiting for 15 ms
     host.run()
     return 0
