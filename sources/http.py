@@ -29,6 +29,9 @@ TYPE = "http.request"
 ACCEPT_WITHIN = 10.0
 """Seconds in which Redis has to take an event; webhook senders give up soon after."""
 
+LOOK = 2.0
+"""Seconds between two looks at whether the server still lives."""
+
 ID_LENGTH = 255
 
 
@@ -107,7 +110,7 @@ class Http(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         with server.mounted(endpoint) as listener:
             address = f"{self.listen.rpartition(':')[0]}:{listener.port}"
             context.log.info("listening: %s", _shown(endpoint.route, address))
-            while not context.stopping.wait(0.5):
+            while not context.stopping.wait(LOOK):
                 if not listener.alive:
                     raise SourceError(f"the HTTP server on {self.listen} has ended")
 

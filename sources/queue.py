@@ -71,7 +71,7 @@ class Queue(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for thread in threads:
             thread.start()
         try:
-            self._keep(crew, threads, context)
+            self._keep(crew, drains, threads, context)
         finally:
             for drain in drains:
                 drain.close()
@@ -85,16 +85,18 @@ class Queue(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if drain.failure is not None:
                 raise drain.failure
 
-    def _keep(self, crew: Crew, threads: list[threading.Thread], context: SourceContext) -> None:
+    def _keep(self, crew: Crew, drains: list[Drain], threads: list[threading.Thread], context: SourceContext) -> None:
         """Keep this consumer alive in the others' eyes, and take over from those who are not, until one drain ends."""
-        well = self._beats(crew, context, well=True)
+        well = self._beats(crew, drains, context, well=True)
         while not context.stopping.wait(BEAT) and all(thread.is_alive() for thread in threads):
-            well = self._beats(crew, context, well=well)
+            well = self._beats(crew, drains, context, well=well)
 
-    def _beats(self, crew: Crew, context: SourceContext, *, well: bool) -> bool:
+    def _beats(self, crew: Crew, drains: list[Drain], context: SourceContext, *, well: bool) -> bool:
         try:
             for name in crew.beat():
                 context.log.warning("%s: took over what %s had left", context.name, name)
+                for drain in drains:
+                    drain.inherit()
         except RedisError as error:
             if well:
                 context.log.warning("%s: Redis does not answer: %s", context.name, error)

@@ -36,10 +36,18 @@ class Flusher:
         """Return when all that was there at the call is on the disk. Raises OSError when the disk refuses it."""
         flushed: dict[str, tuple[int, int]] = {}
         with suppress(FileNotFoundError):  # the folder is not there yet, or the server has just replaced a file
-            for path in sorted(self._folder.iterdir()):
-                with path.open("rb") as file:
-                    state = os.fstat(file.fileno())
-                    flushed[path.name] = (state.st_ino, state.st_size)
-                    if self._flushed.get(path.name) != flushed[path.name]:
-                        self._sync(file.fileno())
+            for path in sorted(os.scandir(self._folder), key=lambda entry: entry.name):
+                state = path.stat()
+                flushed[path.name] = (state.st_ino, state.st_size)
+                if self._flushed.get(path.name) != flushed[path.name]:
+                    flushed[path.name] = self._bring(path.path)
         self._flushed = flushed
+
+    def _bring(self, path: str) -> tuple[int, int]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            state = os.fstat(descriptor)  # it may have grown, or be another one by now
+            self._sync(descriptor)
+        finally:
+            os.close(descriptor)
+        return state.st_ino, state.st_size

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 AT_ONCE = 3.0
 """Seconds that a child gets when it is to end without finishing anything; then it is killed."""
 
+DISK_EVERY = min(flush.EVERY, space.EVERY)
+"""Seconds between two looks at the embedded server's disk, in one go: what wakes costs more than what it does then."""
+
 FLUSH_AGAIN = 10.0
 """Seconds until the next try after the disk has refused what Redis wrote."""
 
@@ -87,7 +90,7 @@ class Supervisor:
         """How often we were asked to stop: once waits for what runs, twice does not, three times kills."""
         self._stopping = False
         self._tell_wait_at = 0.0
-        self._flush_at = self._space_at = 0.0
+        self._disk_at = self._flush_at = 0.0
 
     def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP; return the exit code. Nothing that was started is left then.
@@ -192,7 +195,7 @@ class Supervisor:
     def _listen(self, timeout: float | None) -> None:
         """Listen for at most `timeout` seconds, or until the server's disk wants something."""
         if self._server is not None:
-            until_disk = max(0.0, min(self._flush_at, self._space_at) - time.monotonic())
+            until_disk = max(0.0, self._disk_at - time.monotonic())
             timeout = until_disk if timeout is None else min(timeout, until_disk)
         woken: socket.socket | None = None
         for key, _ in self._selector.select(timeout):
@@ -208,11 +211,12 @@ class Supervisor:
 
     def _tend_disk(self, server: Server) -> None:
         now = time.monotonic()
-        if self._space_at <= now:
-            self._space_at = now + space.EVERY
-            with suppress(OSError):  # the server is just starting, or not there; the next look is soon
-                if news := server.watch_space():
-                    self._say(news)
+        if now < self._disk_at:
+            return
+        self._disk_at = now + DISK_EVERY
+        with suppress(OSError):  # the server is just starting, or not there; the next look is soon
+            if news := server.watch_space():
+                self._say(news)
         if self._flush_at <= now:
             self._flush(server)
 
@@ -222,8 +226,6 @@ class Supervisor:
         except OSError as error:
             self._say(f"the disk does not keep what Redis has written: {error}")
             self._flush_at = time.monotonic() + FLUSH_AGAIN
-        else:
-            self._flush_at = time.monotonic() + flush.EVERY
 
     def _relay(self, child: Child, descriptor: int) -> None:
         lines = child.lines()

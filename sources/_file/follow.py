@@ -27,6 +27,9 @@ IDLE_TICK, TICK, FAST_TICK = 1.0, 0.2, 0.1
 """Seconds between two looks at what gives no hints: the folder itself; ended events, while some are owed; files that
 wait."""
 
+REPLAY_TICK = 5.0
+"""Seconds between two looks at ended events while none is owed: one that was replayed ends a second time."""
+
 CHUNK = 1000
 """How many files a scan compares with the journal at once."""
 
@@ -62,7 +65,7 @@ class Follower:
         self._missing = False
         self._outage = False
         self._surplus: int | None = None
-        self._tick_due = self._scan_due = 0.0
+        self._tick_due = self._scan_due = self._away_due = 0.0
         self._settled: int | None = None
         """How many events had been published when last none was owed."""
 
@@ -96,10 +99,12 @@ class Follower:
         now = time.monotonic()
         if now >= self._tick_due:
             self._look_at_root()
-            self._put_away()
-            self._examiner.look_again()
             self._tick_due = now + IDLE_TICK
-            self._see_whether_settled()
+            self._see_whether_settled()  # first: what has ended by then is put away at once
+            if self._owed() or now >= self._away_due:
+                self._away_due = now + REPLAY_TICK
+                self._put_away()
+            self._examiner.look_again()
         self._tick_due = min(self._tick_due, now + self._pace())
         if self._hints is None:
             self._context.stopping.wait(TICK)
@@ -113,13 +118,16 @@ class Follower:
         """Return the seconds between two looks, as things are."""
         if self._examiner.waits():
             return FAST_TICK
-        owed = self._away is not None and self._settled != self._examiner.published
-        return TICK if owed or self._hints is None else IDLE_TICK
+        return TICK if self._owed() or self._hints is None else IDLE_TICK
+
+    def _owed(self) -> bool:
+        return self._away is not None and self._settled != self._examiner.published
 
     def _see_whether_settled(self) -> None:
         published = self._examiner.published
-        if self._away is not None and self._settled != published and self._context.open() == 0:
+        if self._owed() and self._context.open() == 0:
             self._settled = published
+            self._away_due = 0.0
 
     def _look_at_root(self) -> None:
         """See whether the watched folder is there, and the one it was."""
@@ -160,7 +168,7 @@ class Follower:
         for number, ended in enumerate(self._context.ended()):
             # Left before the next one is asked for, so that the one just handled is not forgotten by a crash.
             if number == TIDY or self._context.stopping.is_set():
-                self._tick_due = 0.0
+                self._tick_due = self._away_due = 0.0
                 return
             self._away.put(ended)
 

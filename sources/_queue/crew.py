@@ -10,7 +10,7 @@ from sources._queue.inbox import GROUP, LEASE, Keys
 if TYPE_CHECKING:
     from redis import Redis
 
-BEAT = 1.0
+BEAT = 2.0
 """Seconds between signs of life."""
 
 # ARGV: this consumer, its lease in milliseconds, the stream's group, the prefix of pending hashes, consumers whose
@@ -72,7 +72,8 @@ class Crew:
         """
         keys = self._keys
         names: Any = self._redis.zrange(keys.consumers, 0, -1)
-        dead = [name for name in names if identity.is_dead(name.decode())]
+        others = [name.decode() for name in names if name.decode() != self.name]
+        dead = [name for name in others if identity.is_dead(name)]
         robbed: Any = self._beat(
             [keys.consumers, keys.stream, f"{keys.pending}{self.name}"],
             [self.name, int(LEASE * 1000), GROUP, keys.pending, *dead],

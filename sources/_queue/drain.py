@@ -34,6 +34,7 @@ class Drain:
         self._inbox = inbox
         self._context = context
         self._closed = threading.Event()
+        self._inherited = False
 
     def __str__(self) -> str:
         """Return `list` or `stream`."""
@@ -42,6 +43,10 @@ class Drain:
     def close(self) -> None:
         """Let `run` return within a second, or as soon as what it publishes is accepted."""
         self._closed.set()
+
+    def inherit(self) -> None:
+        """Take note that this consumer was given what another had taken; it does not come by the inbox."""
+        self._inherited = True
 
     def run(self) -> None:
         """Empty the inbox until stopped; an error that does not pass by itself ends up in `failure`."""
@@ -61,8 +66,10 @@ class Drain:
                 if not ready:
                     self._inbox.open()
                     ready = True
+                self._inherited = False
                 if not self._step():
-                    self._inbox.wait(PATIENCE)
+                    while not (self._inbox.wait(PATIENCE) or self._inherited or self._stopping()):
+                        pass
                 wait = 0.0
             except RedisError as error:
                 ready = False  # somebody may have deleted the stream, and its group with it

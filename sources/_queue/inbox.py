@@ -186,8 +186,8 @@ class Inbox(Protocol):
     def settle(self, done: Sequence[Item], bad: Sequence[tuple[Item, bytes]] = ()) -> None:
         """Forget items that were published; set the bad ones aside, each with its record."""
 
-    def wait(self, seconds: float) -> None:
-        """Return once there is something to take, or after so many seconds."""
+    def wait(self, seconds: float) -> bool:
+        """Return True once there is something to take, False when there was nothing for so many seconds."""
 
 
 class ListInbox:
@@ -217,12 +217,13 @@ class ListInbox:
         records = [part for pair in bad for part in (pair[0].key, pair[1])]
         self._settle(self._settled, [KEPT_BAD, len(done), *(item.key for item in done), *records])
 
-    def wait(self, seconds: float) -> None:
-        """Return once there is something to take.
+    def wait(self, seconds: float) -> bool:
+        """Return whether there is something to take; see Inbox.
 
         To move the first item to where it stands already changes nothing, and Redis blocks until there is one.
         """
-        self._redis.blmove(self.key, self.key, seconds, "LEFT", "LEFT")  # type: ignore[arg-type]  # Redis takes fractions
+        found: Any = self._redis.blmove(self.key, self.key, seconds, "LEFT", "LEFT")  # type: ignore[arg-type]  # Redis takes fractions
+        return found is not None
 
 
 class StreamInbox:
@@ -261,6 +262,6 @@ class StreamInbox:
         records = [part for pair in bad for part in (pair[0].key, pair[1])]
         self._settle(self._settled, [KEPT_BAD, len(done), GROUP, *(item.key for item in done), *records])
 
-    def wait(self, seconds: float) -> None:
-        """Return once there is something to take; that is then this consumer's, and the first that `take` returns."""
-        self._redis.xreadgroup(GROUP, self._consumer, {self.key: ">"}, count=1, block=int(seconds * 1000))
+    def wait(self, seconds: float) -> bool:
+        """Return whether there is something to take; that is then this consumer's, and the first `take` returns."""
+        return bool(self._redis.xreadgroup(GROUP, self._consumer, {self.key: ">"}, count=1, block=int(seconds * 1000)))
