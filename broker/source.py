@@ -148,7 +148,7 @@ class Steps(Protocol):
     """A source at work that never waits: it yields its errands, and says when it wants to be stepped next."""
 
     def start(self) -> Work[float]:
-        """Begin; return the seconds until the first step."""
+        """Begin; return the seconds until the first step, `math.inf` for never: it comes when the clock is set."""
 
     def step(self) -> Work[float]:
         """Do what is due; return the seconds until the next step. It is repeated after StoreUnavailable, QueueFull."""

@@ -6,6 +6,7 @@ any number of tickers, and what falls due at once goes to Redis together: see br
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from broker.source import SourceContext, Work
     from sources.schedule import Schedule
-
-RECHECK = 5.0
-"""Seconds after which the clock is read again at the latest: somebody may have set it."""
 
 POLL = 0.1
 """Seconds between looks at whether the run that a queued tick waits for has ended."""
@@ -106,7 +104,7 @@ class Ticker:
         return self._rest()
 
     def _rest(self) -> float:
-        longest = POLL if self._has_waiting else RECHECK
+        longest = POLL if self._has_waiting else math.inf  # whoever steps it does so when the clock was set
         if self._next is None:
             return longest
         return min(longest, max(0.0, (self._release(self._next) - self._clock()).total_seconds()))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.clockwork import LOOK
 from broker.errors import StoreUnavailable
 from broker.quantity import Duration
 from sources._schedule.ticker import Ticker
@@ -76,9 +77,17 @@ def live(schedule, context, now, seconds, prepare=None):
         prepare(time)
     steps = Ticker(schedule, context, time)
     rest = alone(steps.start(), context)
-    while not time.wait(rest):
+    while not rests(time, rest):
         rest = alone(steps.step(), context)
     return now + time.length
+
+
+def rests(time, seconds):
+    """Let time pass until a step is due, or the clock was set, as the clockwork does; return whether it is over."""
+    offset, end = time.now - time.passed, time.passed + timedelta(seconds=min(seconds, 1e6))
+    while time.passed < end and time.now - time.passed == offset and not time.is_set():
+        time.wait(min(LOOK, (end - time.passed).total_seconds()))
+    return time.is_set()
 
 
 def at(text):
@@ -365,7 +374,7 @@ def test_a_clock_that_is_set_back_repeats_nothing_and_goes_on_where_it_was(conte
     live(EVERY_10S, context, START, 80, lambda time: time.after(25, lambda: time.jump(-30)))
     assert times(context) == ["12:00:10", "12:00:20", "12:00:30", "12:00:40", "12:00:50"]
     assert sum(context.calls) == 5
-    assert "the clock went back to 2026-11-23T12:00:0" in caplog.text
+    assert "the clock went back to 2026-11-23T11:59:5" in caplog.text
 
 
 def test_a_clock_that_is_set_back_while_nothing_runs_repeats_nothing(context, caplog):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from itertools import pairwise
 
 import pytest
 
+from broker import clockwork
 from broker.clockwork import GROUP, Clockwork
 from broker.errors import QueueFull, SourceError, StoreUnavailable
 from broker.source import Command
@@ -16,21 +19,24 @@ from tests.conftest import until
 class Counting:
     """Steps every hundredth of a second; `then` is called with the number of the step, and may raise."""
 
-    def __init__(self, then=lambda step: None):
+    def __init__(self, then=lambda step: None, rest=0.01):
         self.then = then
+        self.rest = rest
+        self.started = False
         self.taken = 0
         self.threads = set()
 
     def start(self):
         yield from ()
-        return 0.0
+        self.started = True
+        return 0.0 if self.rest < 1 else self.rest
 
     def step(self):
         self.threads.add(threading.get_ident())
         self.then(self.taken + 1)
         self.taken += 1
         yield from ()
-        return 0.01
+        return self.rest
 
 
 @pytest.fixture
@@ -38,8 +44,8 @@ def running():
     stopping = threading.Event()
     threads = []
 
-    def run(sources, carry_out=None):
-        thread = threading.Thread(target=Clockwork(sources, carry_out, stopping).run)
+    def run(sources, carry_out=None, **options):
+        thread = threading.Thread(target=Clockwork(sources, carry_out, stopping, **options).run)
         thread.start()
         threads.append(thread)
 
@@ -55,6 +61,17 @@ def test_one_thread_steps_all_sources(running):
     running({str(number): (lambda one=one: one) for number, one in enumerate(sources)})
     until(lambda: all(one.taken >= 3 for one in sources))
     assert len(set().union(*(one.threads for one in sources))) == 1
+
+
+def test_a_clock_that_is_set_has_all_stepped_however_long_they_were_to_rest(running, monkeypatch):
+    monkeypatch.setattr(clockwork, "LOOK", 0.01)
+    ahead = [0.0]
+    sources = [Counting(rest=rest) for rest in (3600.0, math.inf)]
+    running({str(one.rest): (lambda one=one: one) for one in sources}, clock=lambda: time.time() + ahead[0])
+    until(lambda: all(one.started for one in sources))
+    for times, seconds in enumerate((86400.0, -86400.0), 1):
+        ahead[0] += seconds
+        until(lambda times=times: all(one.taken == times for one in sources))
 
 
 def test_a_step_that_met_a_full_queue_is_repeated_and_holds_up_no_other(running):
