@@ -15,10 +15,10 @@ HALF = len(EMBEDDED) // 2
 
 PLANS = {
     "processes": ("everysec", EMBEDDED[:HALF]),
+    "sentinel": ("sentinel", (faults.fail_over,)),
     "Redis, disk, network": ("everysec", EMBEDDED[HALF:]),
     "always": ("always", (faults.kill_redis, faults.fill_disk_and_kill_redis)),
     "a Redis of its own": ("external", tuple(fault for fault in EXTERNAL if fault not in EMBEDDED)),
-    "sentinel": ("sentinel", (faults.fail_over,)),
 }
 
 
