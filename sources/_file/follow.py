@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sources._file.folder import Folder
     from sources._file.hints import Hint, Hints
 
-IDLE_TICK, TICK, FAST_TICK = 1.0, 0.2, 0.1
+IDLE_TICK, TICK, FAST_TICK = 2.0, 0.2, 0.1
 """Seconds between two looks at what gives no hints: the folder itself; ended events, while some are owed; files that
 wait."""
 

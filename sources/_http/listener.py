@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from email.utils import formatdate
 from typing import Any
 
 import uvicorn
@@ -134,13 +135,15 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Do what is due every second until `stop` is set; uvicorn itself wakes ten times a second."""
-        while not await self.on_tick(0):
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, _Protocol):
-                    connection.end_if_late(now)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), TICK)
+        self._tick(asyncio.get_running_loop())
+        await self.stop.wait()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, _Protocol):
+                connection.end_if_late(loop.time())
+        loop.call_later(TICK, self._tick, loop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; who has not sent a whole request by now is not waited for."""
