@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import math
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from broker.errors import SourceError
+from sources._http.message import CLOSE, Response, say
+
+log = logging.getLogger(__name__)
+
+Serve = Callable[[Any, Any], Awaitable[Response]]
+"""What answers requests: it is given `scope` and `receive` as an ASGI application is, and returns the response."""
 
 HEAD_LIMIT = 32 << 10
 """Bytes that the request line and the headers may have together, and that may come without completing anything."""
@@ -40,19 +47,18 @@ STOP = 2.0
 """Seconds that the thread gets to end; its connections get one of them."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_CONTINUE = b"HTTP/1.1 1"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Listener:
     """A server; it listens when made, answers from `start` on, and is ended by `stop`."""
 
-    def __init__(self, host: str, port: int, app: Any) -> None:
-        """Listen on the address, for an ASGI application. Raises SourceError when the address cannot be had."""
+    def __init__(self, host: str, port: int, serve: Serve) -> None:
+        """Listen on the address, for what answers the requests. Raises SourceError when the address cannot be had."""
         listening = _listen(host, port)
         self.port: int = listening.getsockname()[1]
         config = uvicorn.Config(
-            app,
+            serve,  # which _Protocol calls
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -153,40 +159,10 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class _Joined:
-    """A transport that sends the head of a response together with its body: one packet and one system call less."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Keep a head back until the body, the end of the response or the end of the connection comes."""
-        if self._head:
-            self._transport.write(self._head + data)
-            self._head = b""
-        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and not data.startswith(_CONTINUE):
-            self._head = data
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Send what was kept back."""
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-
 class _Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol, which has no limits on heads and no timeout for them, with both.
 
+    Responses are sent in one piece, past ASGI's messages: to take these apart took as long as all else of a response.
     Trailers are dropped: they would turn up among the headers after these were judged.
     """
 
@@ -209,7 +185,7 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(_Joined(transport))  # type: ignore[arg-type]
+        super().connection_made(transport)
         self._deadline = self.loop.time() + HEAD_TIMEOUT
 
     def data_received(self, data: bytes) -> None:
@@ -258,13 +234,56 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self.transport.flush()  # type: ignore[attr-defined]
         another = bool(self.pipeline)
         super().on_response_complete()
         if not another:
             self._deadline = self.loop.time() + HEAD_TIMEOUT
         elif self._deadline is not None:  # its body had to wait, so it gets its time now
             self._deadline = self.loop.time() + BODY_TIMEOUT
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if app is not self.app:  # too many connections
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(self._answer(cycle))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    async def _answer(self, cycle: RequestResponseCycle) -> None:
+        serve: Serve = self.app
+        try:
+            response = await serve(cycle.scope, cycle.receive)
+        except asyncio.CancelledError:  # the server ends, and does not wait any longer
+            self.transport.close()
+            raise
+        except Exception:  # the border of a request: it must not end the server, nor tell a stranger what went wrong
+            log.exception("a request failed")
+            response = say(500, CLOSE, message="Internal Server Error")
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            self._send(cycle, response)
+        cycle.on_response = lambda: None  # it leads back here, and would keep both until a collection
+
+    def _send(self, cycle: RequestResponseCycle, response: Response) -> None:
+        keeps = cycle.keep_alive and CLOSE not in response.headers
+        lines = [*self.server_state.default_headers, *response.headers]
+        if not keeps and CLOSE not in lines:
+            lines.append(CLOSE)
+        body = response.body
+        if response.status in {204, 304}:  # these have no body, and RFC 9110 (8.6) forbids to announce one
+            body = b""
+        else:
+            lines.append((b"content-length", b"%d" % len(body)))
+        head = b"".join([b"%b: %b\r\n" % line for line in lines])
+        if cycle.scope["method"] == "HEAD":
+            body = b""
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[response.status], head, body))
+        cycle.message_event.set()
+        if not keeps:
+            self.transport.close()
+        cycle.on_response()
 
     def _count(self, size: int) -> None:
         self._head += size

@@ -22,6 +22,7 @@ SECRET_HEADERS = SIGNATURE_HEADERS | {"authorization", "proxy-authorization", "c
 """Headers that stay out of events, as events are kept in Redis and shown by tools; `keep_headers` lets one in."""
 
 JSON_TYPE = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
 
 _TEXTUAL = ("application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml")
 _CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"})

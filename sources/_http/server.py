@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from broker.errors import SourceError
 from sources._http.bridge import Bridge, Released
 from sources._http.listener import Listener
-from sources._http.message import Refused, Request, Response, headers_of, say
+from sources._http.message import CLOSE, Refused, Request, Response, headers_of, say
 from sources._http.route import Match, Route, Table
 
 BODIES_LIMIT = 64 << 20
@@ -27,7 +27,6 @@ SETTLING = 1.0
 """Seconds after the first endpoint in which the others of the host come."""
 
 RETRY_LATER = (b"retry-after", b"5")
-CLOSE = (b"connection", b"close")
 
 
 class Endpoint(Protocol):
@@ -144,8 +143,8 @@ class Server:
             self._listener.stop()
             self._listener = None
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request (ASGI)."""
+    async def _serve(self, scope: Any, receive: Any) -> Response:
+        """Return the answer to one request."""
         method, headers = scope["method"], headers_of(scope["headers"])
         match = await self._find(method, scope["path"])
         if match.found is not None:
@@ -158,13 +157,11 @@ class Server:
                 parameters=match.parameters,
                 body=partial(self._read, receive, headers),
             )
-            response = await match.found.answer(request)
-        elif match.allowed:
+            return await match.found.answer(request)
+        if match.allowed:
             allowed = ", ".join(dict.fromkeys(match.allowed)).encode()
-            response = say(405, (b"allow", allowed), message=f"this path does not take {method}")
-        else:
-            response = say(404, message="no such path")
-        await _send(response, send)
+            return say(405, (b"allow", allowed), message=f"this path does not take {method}")
+        return say(404, message="no such path")
 
     async def _find(self, method: str, path: str) -> Match[_Mount]:
         """Return whose request it is; one that comes before its source waits, as a 404 would be taken for final."""
@@ -203,13 +200,3 @@ class Server:
 
 def _too_long(limit: int) -> Refused:
     return Refused(say(413, CLOSE, message=f"the body is longer than {limit} bytes"))
-
-
-async def _send(response: Response, send: Any) -> None:
-    headers, body = response.headers, response.body
-    if response.status in {204, 304}:  # these have no body, and RFC 9110 (8.6) forbids to announce one
-        body = b""
-    else:
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
