@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker import logs
-from broker.errors import StoreUnavailable
-from broker.ledger import Ledger, Settlement
-from broker.ledger.calls import NOTHING
+from broker.ledger import Ledger, Settlement, calls
+from broker.ledger.calls import NOTHING, Call
 
 if TYPE_CHECKING:
     from broker.attempt import Attempt
@@ -79,23 +78,31 @@ class Outbox:
             if attempt.unflushed_since is not None and now - attempt.unflushed_since >= FLUSH_AFTER:
                 self.add_lines(attempt)
 
-    def tell(self) -> list[Settlement]:
-        """Tell the next group; return its settlements. Raises StoreUnavailable, and then it is told again."""
-        group = self.settlements[:GROUP]
+    def tell(self) -> Call[list[bool]]:
+        """Return the call that tells the next group; `answered` or `lost` says what became of it."""
         if self._telling is None and (self._lines or self._cpu or self._entries):
             self._telling = self._next_telling()
         number, entries, cpu = self._telling or _NOTHING
-        try:
-            answers = self._ledger.settle(self._worker, group, entries, cpu, number)
-        except StoreUnavailable:
-            self._keep_some()
-            raise
+        group, kept = self.settlements[:GROUP], self._ledger.log_entries
+        return calls.settle(self._worker, group, entries, cpu, telling=number, log_entries=kept)
+
+    def answered(self, written: Sequence[bool]) -> list[Settlement]:
+        """Forget what was told; return its settlements."""
         self._telling = None
-        del self.settlements[: len(group)]
-        for settlement, written in zip(group, answers, strict=True):
-            if not written:
+        group = self.settlements[: len(written)]
+        del self.settlements[: len(written)]
+        for settlement, was_written in zip(group, written, strict=True):
+            if not was_written:
                 log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
         return group
+
+    def lost(self) -> None:
+        """Note that there may be no answer; the same is told again, and of what is printed meanwhile some is kept."""
+        self._encode()
+        sizes = itertools.accumulate(len(entry) for _, entry in self._entries)
+        if (kept := sum(size <= MOST_KEPT for size in sizes)) < len(self._entries):
+            del self._entries[kept:]
+            log.warning("log lines are lost: more than %d MB wait for Redis", MOST_KEPT >> 20)
 
     def _next_telling(self) -> _Telling:
         self._encode()
@@ -107,11 +114,3 @@ class Outbox:
         for name, lines in self._lines.items():
             self._entries += [(name, entry) for entry in logs.entries(lines)]
         self._lines.clear()
-
-    def _keep_some(self) -> None:
-        """Forget the last of what was printed, where it has become too much."""
-        self._encode()
-        sizes = itertools.accumulate(len(entry) for _, entry in self._entries)
-        if (kept := sum(size <= MOST_KEPT for size in sizes)) < len(self._entries):
-            del self._entries[kept:]
-            log.warning("log lines are lost: more than %d MB wait for Redis", MOST_KEPT >> 20)

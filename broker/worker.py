@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -25,9 +26,10 @@ from broker.deployed.functions import Functions
 from broker.doorbell import MISSED
 from broker.ears import Ears
 from broker.errors import Killed, Stopped, StoreUnavailable
-from broker.ledger import Claimed, Ledger, Settlement, Want, available
+from broker.ledger import Claimed, Ledger, Settlement, Want, available, calls
 from broker.ledger.jobs import function_of
 from broker.ledger.ledger import WAKE
+from broker.ledger.pipelined import Pipelined
 from broker.outbox import Outbox
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
     from broker.config import Config
     from broker.function import Function
+    from broker.ledger.values import Claim, Recovery
 
 log = logging.getLogger("broker.worker")
 
@@ -101,8 +104,14 @@ class Worker(rq.Worker):
         self._due: dict[str, float] = {}
         """function -> the monotonic moment at which something of it falls due."""
         self._outbox = Outbox(self.ledger, name)
+        self._pipelined = Pipelined(self.ledger, self._selector, self._hear_ledger)
         self._execution_number = 0
+        self._claiming: int | None = None
+        """The first execution number of the claim that is on its way."""
+        self._informed = False
+        """Whether the lease was renewed, and it was told whether RQ suspends, since Redis was away."""
         self._ended = 0
+        self._ending = False
         self._beat_at = self._reconcile_at = self._learn_at = 0.0
         self._away_until = self._away_for = 0.0
         self._suspended = False
@@ -149,25 +158,46 @@ class Worker(rq.Worker):
             return
         try:
             self._outbox.gather_lines(self._pool.running_attempts(), now)
-            self._settle()
-            self._beat(now)
-            self._learn(now)
-            self._claim(now)
+            if not self._pipelined.is_waiting:  # what gathers meanwhile goes together
+                self._settle()
+                self._beat(now)
+                self._learn(now)
+                self._claim(now)
+            self._pipelined.flush()
+        except StoreUnavailable as error:
+            self._lose(error)
+
+    def _hear_ledger(self) -> list[tuple[Place, Message]]:
+        try:
+            self._pipelined.hear()
             self._away_for = 0.0
         except StoreUnavailable as error:
-            self._ears.hang_up()  # it may be dead without knowing
-            self._away_for = min(1.0, max(0.05, self._away_for * 2))  # back before a lease given then ends
-            self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
-            self._beat_at = 0.0  # the lease may have run out: it is renewed before anything is claimed
-            log.warning("%s; trying again in %.1f s", error, self._away_until - now)
+            self._lose(error)
+        return []
+
+    def _lose(self, error: StoreUnavailable) -> None:
+        """Do without Redis for a moment."""
+        now = time.monotonic()
+        self._ears.hang_up()  # it may be dead without knowing
+        self._pipelined.hang_up()
+        self._outbox.lost()
+        self._claiming = None
+        self._informed = False  # the lease may have run out: it is renewed before anything is claimed
+        self._away_for = min(1.0, max(0.05, self._away_for * 2))  # back before a lease given then ends
+        self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
+        self._beat_at = 0.0
+        log.warning("%s; trying again in %.1f s", error, self._away_until - now)
 
     def _patience(self, now: float) -> float:
         """Return how many seconds the loop may sleep when nothing happens."""
         if now < self._away_until:
             return min(self._away_until - now, self._pool.next_tick(now))
-        if self._outbox or self._wants(now):
+        if self._pipelined.is_waiting:
+            moments = [self._pipelined.late_at]
+        elif self._outbox or self._wants(now):
             return 0.0
-        moments = [self._beat_at, *self._due.values()]
+        else:
+            moments = [self._beat_at, *self._due.values()]
         printing = (attempt.unflushed_since for attempt in self._pool.running_attempts())
         moments += [since + outbox.FLUSH_AFTER for since in printing if since is not None]
         if self._shift.end_by is not None:
@@ -179,7 +209,7 @@ class Worker(rq.Worker):
     def _wants(self, now: float) -> list[tuple[Function, int]]:
         """Return the functions that may have something waiting and can be given it, and how much."""
         room = self._shift.room(self._ended + self._plain.ended + self._pool.running)
-        if self._suspended or room == 0:
+        if self._suspended or not self._informed or room == 0:
             return []
         names = (name for name in self._hungry if name in self.functions and name not in self._overspent)
         functions = (self.functions[name] for name in names)
@@ -191,26 +221,35 @@ class Worker(rq.Worker):
         for name in [name for name, due in self._due.items() if due <= now]:
             del self._due[name]
             self._hungry.add(name)
-        wants = self._wants(now)
-        if wants:
-            asked = [_want(function, vacancies) for function, vacancies in wants]
-            try:
-                answer = self.ledger.claim(self.name, asked, self._execution_number)
-            except StoreUnavailable:
-                self._execution_number += sum(want.most for want in asked)  # they may have been used
-                raise
-            self._execution_number += len(answer.claimed)
-            if answer.changes > self._deployed.changes:  # the bell for it was not heard yet
-                self._learn_at = 0.0
-                with suppress(StoreUnavailable):  # what was claimed is begun all the same
-                    self._learn(now)
-            self._due.update((name, now + seconds) for name, seconds in answer.due_in.items())
-            claimed: dict[str, list[Claimed]] = {}
-            for one in answer.claimed:
-                claimed.setdefault(function_of(one.queue), []).append(one)
-            for asked_for, vacancies in wants:
-                function = self.functions.get(asked_for.name, asked_for)
-                self._start_all(function, claimed.get(function.name, []), vacancies, now)
+        if self._claiming is not None or not (wants := self._wants(now)):
+            return
+        asked = [_want(function, vacancies) for function, vacancies in wants]
+        self._claiming = self._execution_number
+        self._execution_number += sum(want.most for want in asked)
+        self._hungry.difference_update(want.function for want in asked)  # who is heard of from now on is new
+        call = calls.claim(self.name, asked, self._claiming)
+        self._pipelined.send(call, lambda answer: self._begin_claimed(wants, answer))
+
+    def _begin_claimed(self, wants: list[tuple[Function, int]], answer: Claim) -> None:
+        now = time.monotonic()
+        self._claiming = None
+        if self._ending:
+            self._outbox.settlements += [
+                Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution)
+                for one in answer.claimed
+            ]
+            return
+        if answer.changes > self._deployed.changes:  # the bell for it was not heard yet
+            self._learn_at = 0.0
+            with suppress(StoreUnavailable):  # what was claimed is begun all the same
+                self._learn(now)
+        self._due.update((name, now + seconds) for name, seconds in answer.due_in.items())
+        claimed: dict[str, list[Claimed]] = {}
+        for one in answer.claimed:
+            claimed.setdefault(function_of(one.queue), []).append(one)
+        for asked_for, vacancies in wants:
+            function = self.functions.get(asked_for.name, asked_for)
+            self._start_all(function, claimed.get(function.name, []), vacancies, now)
         self._pool.flush()
 
     def _start_all(self, function: Function, claimed: list[Claimed], vacancies: int, now: float) -> None:
@@ -219,8 +258,8 @@ class Worker(rq.Worker):
         more = len(claimed) >= (batch.size if batch else vacancies)
         for version in self._deployed.versions(function):
             self._pool.note_demand(version, more=more, now=now)
-        if not more:
-            self._hungry.discard(function.name)
+        if more:
+            self._hungry.add(function.name)
         groups: dict[str, tuple[Function, list[list[Claimed]]]] = {}
         for one in claimed:
             version = self._deployed.pick(function, one.id, one.qualifier)
@@ -287,23 +326,29 @@ class Worker(rq.Worker):
                 self._outbox.add_lines(attempt)
 
     def _settle(self) -> None:
-        while self._outbox:
-            self._registration.count(self._outbox.tell())
+        if self._outbox:
+            self._pipelined.send(self._outbox.tell(), self._count)
+
+    def _count(self, written: list[bool]) -> None:
+        self._registration.count(self._outbox.answered(written))
 
     # -- lease and registration --------------------------------------------------------------------------------------
 
     def _beat(self, now: float) -> None:
         if now < self._beat_at:
             return
+        self._beat_at = now + (BUSY_BEAT if self._pool.running else BEAT)
         self._plain.tick(now)
         self._ears.listen(now)  # while it fails, each beat looks at every queue and tries again
-        state = self.ledger.recover(worker=self.name, lease=LEASE)
-        dead = [name for name in state.workers if name != self.name and identity.is_dead(name)]
-        recovered = [*state.recovered, *(self.ledger.recover(dead=dead).recovered if dead else ())]
-        for _, id_, crashes in recovered:
-            log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
-        self._suspended = state.suspended
-        self._beat_at = now + (BUSY_BEAT if self._pool.running else BEAT)
+        self._pipelined.send(calls.recover(self.name, LEASE, ()), self._take_stock)
+
+    def _take_stock(self, state: Recovery) -> None:
+        """Go on from what Redis says of leases; what is looked at now and then is looked at now."""
+        self._tell_recovered(state)
+        if dead := [name for name in state.workers if name != self.name and identity.is_dead(name)]:
+            self._pipelined.send(calls.recover("", 0, dead), self._tell_recovered)
+        now = time.monotonic()
+        self._suspended, self._informed = state.suspended, True
         kept = (function for function in self.functions.values() if function.min)
         self._pool.keep_warm([version for function in kept for version in self._deployed.versions(function)], now)
         self._hungry.update(self.functions)
@@ -315,6 +360,10 @@ class Worker(rq.Worker):
         running = [(one.claimed[0], one.running_for()) for one in self._pool.running_attempts()]
         with suppress(StoreUnavailable):  # a Redis that is full takes no news, and runs what it has all the same
             self._registration.beat(state=self._now_doing(), running=running)
+
+    def _tell_recovered(self, state: Recovery) -> None:
+        for _, id_, crashes in state.recovered:
+            log.warning("%s: taken back from a worker that died (crash %d)", id_, crashes)
 
     def _learn(self, now: float) -> None:
         """Take note of what was deployed: what is claimed from now on runs it, what runs goes on as it is."""
@@ -337,7 +386,8 @@ class Worker(rq.Worker):
         known = {(one.id, one.execution) for attempt in self._pool.attempts() for one in attempt.claimed}
         known.update((settlement.id, settlement.execution) for settlement in self._outbox.settlements)
         for queue, id_, execution in self.ledger.held_by(self.name, sorted(self._served)):
-            if (id_, execution) not in known:
+            is_coming = self._claiming is not None and int(execution.rpartition(".")[2], 16) >= self._claiming
+            if (id_, execution) not in known and not is_coming:
                 log.warning("%s: given back; it was claimed, and the answer was lost", id_)
                 self._outbox.settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
 
@@ -411,11 +461,16 @@ class Worker(rq.Worker):
             now,
             ended=self._ended + self._plain.ended,
             busy=bool(self._pool.running or self._outbox.settlements or self._plain.working),
-            waiting=now < self._away_until or bool(waiting and not self._suspended),
+            waiting=not self._informed or self._claiming is not None or bool(waiting and not self._suspended),
         )
 
     def _end(self) -> None:
         """Give back what has not ended, then leave; what cannot be given back is taken back by others."""
+        self._ending = True
+        with suppress(StoreUnavailable):
+            self._pipelined.finish()
+        self._pipelined.hang_up()
+        self._outbox.lost()
         for attempt in self._pool.drain():
             self._outbox.settlements += attempt.release()
         for attempt in list(self._pool.attempts()):
@@ -424,7 +479,8 @@ class Worker(rq.Worker):
         self._pool.close()
         self._plain.close()
         try:
-            self._settle()
+            while self._outbox:
+                self._count(self.ledger.run(self._outbox.tell()))
             self._registration.end()
             self.ledger.recover(dead=[self.name])  # ends the lease, and what was not given back goes to others now
         except StoreUnavailable as error:
@@ -437,7 +493,10 @@ class Worker(rq.Worker):
 def main(config: Config, *, burst: bool = False, name: str | None = None) -> int:
     """Run a worker until a signal ends it; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    Worker(config, connection.connect(config, wait=True, hasty=True), name=name).work(burst=burst)
+    worker = Worker(config, connection.connect(config, wait=True, hasty=True), name=name)
+    gc.collect()
+    gc.freeze()  # what is there by now stays: a collection that looks at all of it takes longer than most invocations
+    worker.work(burst=burst)
     return 0
 
 

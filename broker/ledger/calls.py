@@ -83,21 +83,26 @@ def settle(
     """Return the call that writes down how attempts ended; see `Ledger.settle`."""
     moment = datetime.now(UTC)
     lines = _Lines()
-    usual: dict[tuple[str, int, int], list[int]] = {}
+    usual: dict[tuple[str, int, str], list[int]] = {}
     others = []
     prefix = f"{worker}."
+    before = ""
     for position, one in enumerate(settlements):
         if _is_usual(one, prefix):
-            usual.setdefault((one.queue, _seconds(one.keep), one.megabytes), []).append(position)
+            after = settlements[position + 1].execution if position + 1 < len(settlements) else ""
+            batch = one.execution if one.execution in {before, after} else ""
+            usual.setdefault((one.queue, _seconds(one.keep), batch), []).append(position)
         else:
             others.append(position)
+        before = one.execution
     arguments: list[Any] = [len(usual)]
-    for (queue, keep, megabytes), positions in usual.items():
-        arguments += (queue, keep, megabytes, len(positions))
+    for (queue, keep, batch), positions in usual.items():
+        first = settlements[positions[0]]
+        number, billed = (batch[len(prefix) :], _number(first.billed_ms)) if batch else ("", "")
+        arguments += (queue, keep, first.megabytes, number, billed, len(positions))
         for position in positions:
             one = settlements[position]
-            billed = "" if one.billed_ms is None else one.billed_ms
-            arguments += (one.id, one.execution[len(prefix) :], billed)
+            arguments += (one.id,) if batch else (one.id, one.execution[len(prefix) :], _number(one.billed_ms))
     arguments.append(len(others))
     for position in others:
         arguments += _settlement(settlements[position], lines)
@@ -212,6 +217,10 @@ def _is_usual(one: Settlement, prefix: str) -> bool:
     )
 
 
+def _number(value: int | None) -> int | str:
+    return "" if value is None else value
+
+
 def _seconds(keep: float) -> int:
     return max(1, round(keep))
 
@@ -236,7 +245,7 @@ def _settlement(settlement: Settlement, lines: _Lines) -> list[Any]:
         settlement.execution,
         base64.b64encode(settlement.result) if finished and settlement.result != b"null" else b"",
         _seconds(settlement.keep),
-        "" if settlement.billed_ms is None else settlement.billed_ms,
+        _number(settlement.billed_ms),
         settlement.megabytes,
         msgspec.json.encode(details) if details else b"",
         len(settlement.orders),

@@ -80,13 +80,14 @@ local groups, leases = {}, {}
 
 -- Lease up to `want` of a queue, and append them to the answer. Returns how many; those of a batch share one execution.
 local function lease(queue, want, batch)
-  local claimed, first, count = {}, execution, 0
-  local prefix = worker .. '.'
+  local claimed, first, count, last = {}, execution, 0, 0
+  local members = {}
+  local prefix, run = worker .. '.', worker .. '.' .. string.format('%x', execution)
   for _, id in ipairs(call('LPOP', QUEUE .. queue, want) or {}) do
     local key = JOB .. id
     local job = call('HMGET', key, 'status', 'data', 'at', 'attempt', 'told')
-    local run = prefix .. string.format('%x', batch > 0 and first or first + count)
-    local attempt, seldom, turn = 1, '', nil
+    if batch == 0 then run = prefix .. string.format('%x', first + count) end
+    local attempt, seldom, turn = '1', '', nil
     if job[4] then
       local past = call('HMGET', key, 'failures', 'crashes', 'turn')
       attempt, turn = tonumber(job[4]) + 1, past[3]
@@ -102,15 +103,15 @@ local function lease(queue, want, batch)
       due_in(0) -- it had been delayed, or RQ's tools requeued it; meanwhile another has got the turn
     else
       call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
-      append(leases, queue, '+inf', id .. ':' .. run) -- what runs out is the worker's own lease, in broker:workers
-      local last = 4 * count
       claimed[last + 1], claimed[last + 2], claimed[last + 3], claimed[last + 4] = id, job[2], job[3] or '', seldom
-      count = count + 1
+      last, count = last + 4, count + 1
+      members[2 * count - 1], members[2 * count] = '+inf', id .. ':' .. run -- it is the worker's own lease that ends
     end
   end
   if count > 0 then
-    local last = #groups
-    groups[last + 1], groups[last + 2], groups[last + 3] = queue, first, claimed
+    leases[queue] = members
+    local length = #groups
+    groups[length + 1], groups[length + 2], groups[length + 3] = queue, first, claimed
     if batch == 0 then execution = execution + count end
   end
   return count

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _PIECE = 256 << 10
 
 
+def in_pieces(request: bytes) -> list[bytes]:
+    """Return a request as it is sent: a connection's timeout is for each piece, so that a slow network is not lost."""
+    if len(request) <= _PIECE:
+        return [request]
+    return [request[start : start + _PIECE] for start in range(0, len(request), _PIECE)]
+
+
 class Line:
     """Connections like the client's, made here and kept; each thread that calls at the same time has its own."""
 
@@ -36,9 +43,7 @@ class Line:
         try:
             connection.connect()
             request = hiredis.pack_command(("EVALSHA", sha, 0, *arguments))
-            # In pieces, since the connection's timeout is for each: a slow network must not take the longest for lost.
-            pieces = [request[start : start + _PIECE] for start in range(0, len(request), _PIECE)]
-            connection.send_packed_command(pieces, check_health=False)
+            connection.send_packed_command(in_pieces(request), check_health=False)
             answer = connection.read_response()
         except ResponseError:
             self._free.append(connection)

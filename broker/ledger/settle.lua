@@ -1,7 +1,8 @@
 -- settle: write down how attempts ended, and give their leases back.
 -- ARGV: worker, now (ISO 8601), day (UTC), log entries kept, order lines, then
---   p, p groups of what is usual, finished without a result or anything else to do: queue, keep (s), MB, m, and m times
---     id, number of the execution (the rest of its name is the worker's), billed ms;
+--   p, p groups of what is usual, finished without a result or anything else to do: queue, keep (s), MB, and of a batch
+--     number of the execution (the rest of its name is the worker's), billed ms, m, m ids; of others '', '', m, and
+--     m times id, number of the execution, billed ms;
 --   n, n settlements: verdict, queue, id, execution, result (base64), keep (s), billed ms, MB, details (JSON, or ''),
 --     m, m orders that follow from it;
 --   number of the telling ('' when nothing follows), k, k log entries: function, lines (JSON);
@@ -71,7 +72,7 @@ function settle.finished(s)
     call('XADD', RESULTS .. s.id, '*', 'type', 1, 'worker_name', worker, 'return_value', s.result)
     call('EXPIRE', RESULTS .. s.id, keep)
   end
-  append(finished, s.queue, now + keep, s.id)
+  append(finished, s.queue, string.format('%.3f', now + keep), s.id)
   ended[#ended + 1] = dependents_of(s.id)
   add(BOOKS .. s.queue, 'finished', 1)
   if s.details.told then tell(s.id, 1, s.details.body) end
@@ -139,17 +140,29 @@ local function has_record(s)
   return call('EXISTS', JOB .. s.id) == 1
 end
 
-local function settle_usual(queue, keep, megabytes, n)
+-- What is usual is most of all there is: hence a loop with as little in it as can be.
+local function settle_usual(queue, keep, megabytes, run, billed, n)
   local ids, members, bills, done = {}, {}, {}, 0
-  local sum, ends, prefix = meter(queue), now + keep, ':' .. worker .. '.'
-  for i = 1, n do
-    ids[i] = take()
-    members[i] = ids[i] .. prefix .. take()
-    bills[i] = take_number()
+  local sum, suffix, ends = meter(queue), ':' .. worker .. '.' .. run, string.format('%.3f', now + keep)
+  if run ~= '' then
+    for i = 1, n do
+      local id = arguments[cursor + i]
+      ids[i], members[i] = id, id .. suffix
+    end
+    cursor, bills[1] = cursor + n, billed
+  else
+    for i = 1, n do
+      local id = arguments[cursor + 1]
+      ids[i], members[i], bills[i] = id, id .. suffix .. arguments[cursor + 2], tonumber(arguments[cursor + 3])
+      cursor = cursor + 3
+    end
   end
-  local is_held = give_back(queue, ids, members)
+  local is_held, row = give_back(queue, ids, members), finished[queue] or {}
+  local last, dependents = #row, #ended
+  finished[queue] = row
   for i = 1, n do
-    local id, key = ids[i], JOB .. ids[i]
+    local id = ids[i]
+    local key = JOB .. id
     if not is_held[i] then
       refused[#refused + 1] = position + i
     elseif call('EXPIRE', key, keep) == 0 then
@@ -157,17 +170,19 @@ local function settle_usual(queue, keep, megabytes, n)
       add(BOOKS .. queue, 'vanished', 1) -- deleted by another tool while it ran
     else
       call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
-      append(finished, queue, ends, id)
-      ended[#ended + 1] = dependents_of(id)
+      row[last + 1], row[last + 2] = ends, id
+      last, dependents, done = last + 2, dependents + 1, done + 1
+      ended[dependents] = dependents_of(id)
       if bills[i] then bill(sum, bills[i], megabytes) end
-      done = done + 1
     end
   end
   position = position + n
   add(BOOKS .. queue, 'finished', done)
 end
 
-for _ = 1, take_number() do settle_usual(take(), take_number(), take_number(), take_number()) end
+for _ = 1, take_number() do
+  settle_usual(take(), take_number(), take_number(), take(), take_number(), take_number())
+end
 
 local settlements = {}
 for i = 1, take_number() do settlements[i] = read_settlement() end

@@ -71,8 +71,10 @@ class Crew:
     @property
     def depth(self) -> int:
         """How many attempts one environment may hold."""
-        if self.function.batch or self.pace is None or self.pace > AHEAD:
+        if self.pace is None or self.pace > AHEAD:
             return 1
+        if self.function.batch:
+            return 2  # the next one is there when this one ends
         return max(1, min(DEEPEST, int(AHEAD / max(self.pace, 1e-6))))
 
     @property
