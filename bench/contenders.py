@@ -60,6 +60,14 @@ BROKER_BATCH = Contender(
     function="several",
     options='batch = { size = 100, window = "1s" }',
 )
+BROKER_BATCH_2 = Contender(
+    name="broker, batches of 100, 2 workers",
+    app="broker_app",
+    commands=(WORKER, WORKER),
+    count=150_000,
+    function="several",
+    options='batch = { size = 100, window = "1s" }',
+)
 BROKER_SHIPPED = Contender(
     name="broker as shipped (append-only file, Unix socket)",
     app="broker_app",

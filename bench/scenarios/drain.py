@@ -10,7 +10,7 @@ from functools import partial
 
 from bench import records
 from bench.case import Case, Outcome, Room
-from bench.contenders import BROKER, BROKER_2, BROKER_BATCH, BROKER_SHIPPED, PEERS, Contender
+from bench.contenders import BROKER, BROKER_2, BROKER_BATCH, BROKER_BATCH_2, BROKER_SHIPPED, PEERS, Contender
 from bench.figures import Figure
 from bench.run import Run
 
@@ -20,7 +20,7 @@ TITLE = "Drain: no-op tasks that wait, run to the last"
 
 def cases(room: Room) -> list[Case]:
     """Return a case for each contender."""
-    everyone = (BROKER, BROKER_2, BROKER_BATCH, BROKER_SHIPPED, *PEERS)
+    everyone = (BROKER, BROKER_2, BROKER_BATCH, BROKER_BATCH_2, BROKER_SHIPPED, *PEERS)
     return [Case(scenario=NAME, who=one.name, measure=partial(drain, room, one)) for one in everyone]
 
 
