@@ -215,6 +215,8 @@ class Host:
             begin = {name: partial(self._begin, name, source) for name, source in stepped.items()}
             clockwork = Clockwork(begin, Errands(self.publisher, self.client).carry_out, self.stopping)
             threads.append(threading.Thread(target=clockwork.run, name="clockwork", daemon=True))
+        for name, source in self.config.sources.items():
+            self._prepare(name, source)
         for thread in threads:
             thread.start()
         self.stopping.wait()
@@ -226,6 +228,13 @@ class Host:
         self.group_commit.close()
         self.replies.close()
         self._deploys.close()
+
+    def _prepare(self, name: str, source: Source) -> None:
+        context = HostContext(self, name)
+        try:
+            source.prepare(context)
+        except Exception:  # the border to a source, which may be anybody's code
+            context.log.exception("%s is not prepared", name)
 
     def _begin(self, name: str, source: Source) -> Steps:
         return source.steps(HostContext(self, name))

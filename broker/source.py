@@ -157,6 +157,9 @@ class Steps(Protocol):
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A source's options; subclass it, add fields, write `run`."""
 
+    def prepare(self, context: SourceContext) -> None:
+        """Be told once, before any source of the host runs; nothing to publish yet."""
+
     def run(self, context: SourceContext) -> None:
         """Publish events until `context.stopping` is set.
 

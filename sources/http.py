@@ -100,19 +100,26 @@ class Http(Source, frozen=True, kw_only=True, forbid_unknown_fields=True):
         request = proxied(event, Route.parse(self.route)) if event["type"] == TYPE else None
         return request or super().aws(event, attempt)
 
+    def prepare(self, context: SourceContext) -> None:
+        """Have the server expect this route, so that no request is lost to a 404 while other sources run already."""
+        self._server(context).expect(Route.parse(self.route))
+
     def run(self, context: SourceContext) -> None:
         """Serve the route until `context.stopping` is set. Raises SourceError when the address cannot be had."""
         if mistakes := self.check(context.root):
             raise SourceError("; ".join(mistakes))
-        host, port = _address(self.listen)
-        server: Server = context.share(("http", host, port), partial(Server, host, port))
         endpoint = _Endpoint(self, context)
-        with server.mounted(endpoint) as listener:
+        with self._server(context).mounted(endpoint) as listener:
             address = f"{self.listen.rpartition(':')[0]}:{listener.port}"
             context.log.info("listening: %s", _shown(endpoint.route, address))
             while not context.stopping.wait(LOOK):
                 if not listener.alive:
                     raise SourceError(f"the HTTP server on {self.listen} has ended")
+
+    def _server(self, context: SourceContext) -> Server:
+        host, port = _address(self.listen)
+        server: Server = context.share(("http", host, port), partial(Server, host, port))
+        return server
 
 
 class _Endpoint:

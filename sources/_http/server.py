@@ -15,7 +15,7 @@ from broker.errors import SourceError
 from sources._http.bridge import Bridge, Released
 from sources._http.listener import Listener
 from sources._http.message import CLOSE, Refused, Request, Response, headers_of, say
-from sources._http.route import Match, Route, Table
+from sources._http.route import Route, Table
 
 BODIES_LIMIT = 64 << 20
 """Bytes that all bodies still arriving may hold together."""
@@ -24,7 +24,7 @@ DRAIN = 0.5
 """Seconds that requests in progress get when a source stops."""
 
 SETTLING = 1.0
-"""Seconds after the first endpoint in which the others of the host come."""
+"""Seconds after the first endpoint in which a request waits for one that is expected; later it is refused for now."""
 
 RETRY_LATER = (b"retry-after", b"5")
 
@@ -83,6 +83,16 @@ class _Mount:
                 self._idle.set()
 
 
+class _Place:
+    """A route, and what serves it now, if anything does."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.expected = False
+        """Whether it is the route of a source that may not have started yet, or starts again."""
+        self.mount: _Mount | None = None
+
+
 class Server:
     """One address; starts with the first endpoint that is mounted and ends with the last."""
 
@@ -92,7 +102,8 @@ class Server:
         self._port = port
         self._lock = threading.Lock()
         self._mounts: list[_Mount] = []
-        self._table: Table[_Mount] = Table()
+        self._places: list[_Place] = []
+        self._table: Table[_Place] = Table()
         self._listener: Listener | None = None
         self._arriving = 0
         self._settled_at = 0.0
@@ -102,6 +113,11 @@ class Server:
         """The port on which the server listens now; None while it does not."""
         listener = self._listener
         return listener.port if listener else None
+
+    def expect(self, route: Route) -> None:
+        """Take note that an endpoint with this route will come; until then its requests are not answered with 404."""
+        with self._lock:
+            self._place_of(route).expected = True
 
     @contextmanager
     def mounted(self, endpoint: Endpoint) -> Iterator[Listener]:
@@ -128,8 +144,8 @@ class Server:
         if listener is None or begins:
             listener = Listener(self._host, self._port, self._serve)
         mount = _Mount(endpoint, listener)
-        self._table = Table([*self._mounts, mount])
         self._mounts.append(mount)
+        self._place_of(endpoint.route).mount = mount
         if begins:
             self._listener = listener
             self._settled_at = time.monotonic() + SETTLING
@@ -138,16 +154,32 @@ class Server:
 
     def _remove(self, mount: _Mount) -> None:
         self._mounts.remove(mount)
-        self._table = Table(self._mounts)
+        place = self._place_of(mount.route)
+        place.mount = None
+        if not place.expected:
+            self._places.remove(place)
+            self._table = Table(self._places)
         if not self._mounts and self._listener is not None:
             self._listener.stop()
             self._listener = None
 
+    def _place_of(self, route: Route) -> _Place:
+        for place in self._places:
+            if place.route == route:
+                return place
+        place = _Place(route)
+        self._places.append(place)
+        self._table = Table(self._places)
+        return place
+
     async def _serve(self, scope: Any, receive: Any) -> Response:
         """Return the answer to one request."""
         method, headers = scope["method"], headers_of(scope["headers"])
-        match = await self._find(method, scope["path"])
+        match = self._table.find(method, scope["path"])
         if match.found is not None:
+            mount = match.found.mount or await self._arrival(match.found)
+            if mount is None:
+                return say(503, RETRY_LATER, message="the source of this path does not run now")
             request = Request(
                 method=method,
                 path=scope["path"],
@@ -157,19 +189,17 @@ class Server:
                 parameters=match.parameters,
                 body=partial(self._read, receive, headers),
             )
-            return await match.found.answer(request)
+            return await mount.answer(request)
         if match.allowed:
             allowed = ", ".join(dict.fromkeys(match.allowed)).encode()
             return say(405, (b"allow", allowed), message=f"this path does not take {method}")
         return say(404, message="no such path")
 
-    async def _find(self, method: str, path: str) -> Match[_Mount]:
-        """Return whose request it is; one that comes before its source waits, as a 404 would be taken for final."""
-        while True:
-            match = self._table.find(method, path)
-            if match.found is not None or time.monotonic() >= self._settled_at:
-                return match
+    async def _arrival(self, place: _Place) -> _Mount | None:
+        """Return what serves a place, once it is there; None when it should have been by now."""
+        while place.mount is None and time.monotonic() < self._settled_at:  # noqa: ASYNC110 -- they come in threads
             await asyncio.sleep(0.02)
+        return place.mount
 
     async def _read(self, receive: Any, headers: dict[str, str], limit: int) -> bytes:
         """Return the body; it is refused as soon as it is, or says that it will be, too long."""

@@ -233,7 +233,8 @@ def test_sources_on_one_address_share_a_server_and_the_last_one_ends_it(alone, c
 def test_a_request_that_comes_before_its_source_waits_for_it(alone, client, monkeypatch):
     monkeypatch.setattr("sources._http.server.SETTLING", 30)
     other = beside(alone, "other")
-    with serving(alone, route="POST /a") as base:
+    Http(route="POST /b", listen="127.0.0.1:0").prepare(other)
+    with serving(alone, route="ANY /{all:path}") as base:
         early = threading.Thread(target=lambda: answers.append(client.post(f"{base}/b").status_code))
         answers = []
         early.start()
@@ -241,6 +242,20 @@ def test_a_request_that_comes_before_its_source_waits_for_it(alone, client, monk
         with serving(other, route="POST /b"):
             early.join(10)
     assert answers == [202]  # a 404 would be taken for final
+    assert sorted(record["source"] for record in alone.records()) == ["hooks", "other"]  # nor is it another's
+
+
+def test_a_request_for_a_source_that_does_not_run_is_refused_for_now(alone, client, monkeypatch):
+    monkeypatch.setattr("sources._http.server.SETTLING", 0)
+    Http(route="POST /b", listen="127.0.0.1:0").prepare(alone)
+    with serving(alone, route="POST /a") as base:
+        for name in ("first", "again"):
+            answer = client.post(f"{base}/b")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert client.get(f"{base}/b").status_code == 405
+            assert client.post(f"{base}/c").status_code == 404
+            with serving(beside(alone, name), route="POST /b"):
+                assert client.post(f"{base}/b").status_code == 202
 
 
 def test_a_source_that_stopped_can_start_again(alone, client):
