@@ -22,10 +22,11 @@ from rq import Retry, get_current_job
 
 from broker import config as configuration
 from broker import logs
-from broker.attempt import Attempt, Failure, traceback_text
+from broker.attempt import Attempt
 from broker.deployed.functions import Functions
 from broker.errors import BrokerError, FunctionError, InitFailed, StoreUnavailable, UnknownFunction
 from broker.ledger import Ledger, stock
+from broker.outcome import Failure, bury, conclude, traceback_text
 from broker.publisher import Publisher
 from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
@@ -75,11 +76,11 @@ def invoke(function: str, event: Any, client_context: Any = None, qualifier: str
     attempt = Attempt(functions.pick(live, job.id, qualifier), [claimed])
     publisher = Publisher(config, ledger, functions=functions)
     if (hopeless := attempt.hopeless(config.sources)) is not None:
-        (settlement,) = attempt.bury(Failure.of(hopeless), publisher.follow)
+        (settlement,) = bury(attempt, Failure.of(hopeless), publisher.follow)
         cpu_us = 0
     else:
         message = _run(config, attempt, lambda: _write_lines(ledger, job, attempt))
-        (settlement,) = attempt.conclude(message, publisher.follow)
+        (settlement,) = conclude(attempt, message, publisher.follow)
         cpu_us = message.cpu_us
     return _settle(ledger, job, attempt, settlement, {function: cpu_us} if cpu_us else {})
 

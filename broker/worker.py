@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from rq.worker.base import BaseWorker, WorkerStatus
 
 from broker import identity, outbox
-from broker.attempt import POISON, Attempt, Failure, is_alone
+from broker.attempt import POISON, Attempt, is_alone
 from broker.budget import Budgets
 from broker.deployed.catalog import CHANGES
 from broker.deployed.functions import Functions
@@ -31,6 +31,7 @@ from broker.ledger.jobs import function_of
 from broker.ledger.ledger import WAKE
 from broker.ledger.pipelined import Pipelined
 from broker.outbox import Outbox
+from broker.outcome import Failure, bury, conclude, release, requeue
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
 from broker.registration import Registration
@@ -277,12 +278,12 @@ class Worker(rq.Worker):
         if (hopeless := attempt.hopeless(self._sources)) is not None:
             rest, lost = attempt.part(hopeless, self._sources)
             for part, why in lost:
-                self._outbox.settlements += part.bury(Failure.of(why), self._publisher.follow)
+                self._outbox.settlements += bury(part, Failure.of(why), self._publisher.follow)
                 self._outbox.add_lines(part)
             return self._begin_attempt(rest) if rest else None
         for one in attempt.claimed:
             if one.crashes and not self._may_crash(one, attempt):
-                self._outbox.settlements += attempt.release(SUSPECTS_WAIT)
+                self._outbox.settlements += release(attempt, SUSPECTS_WAIT)
                 return None
         attempt.begin()
         return attempt
@@ -322,7 +323,7 @@ class Worker(rq.Worker):
                     self._suspect = None
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
-                self._outbox.settlements += attempt.conclude(message, self._publisher.follow)
+                self._outbox.settlements += conclude(attempt, message, self._publisher.follow)
                 self._outbox.add_lines(attempt)
 
     def _settle(self) -> None:
@@ -472,9 +473,9 @@ class Worker(rq.Worker):
         self._pipelined.hang_up()
         self._outbox.lost()
         for attempt in self._pool.drain():
-            self._outbox.settlements += attempt.release()
+            self._outbox.settlements += release(attempt)
         for attempt in list(self._pool.attempts()):
-            self._outbox.settlements += attempt.requeue()
+            self._outbox.settlements += requeue(attempt)
             self._outbox.add_lines(attempt)
         self._pool.close()
         self._plain.close()

@@ -1,4 +1,4 @@
-"""Attempt: how an ended try becomes what the ledger writes."""
+"""Outcome: how an ended try becomes what the ledger writes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.attempt import Attempt, Failure, traceback_text
+from broker.attempt import Attempt
 from broker.errors import EnvironmentDied, Exited, InitFailed, Killed, OutOfMemory, TimedOut
 from broker.errors import verdicts as ways_to_fail
 from broker.function import Batch, Function, Retry
 from broker.ledger import Claimed, Order
+from broker.outcome import Failure, fail, succeed, traceback_text
 from broker.quantity import Duration
 
 
@@ -45,7 +46,7 @@ BAD = Failure.raised(b'{"errorType":"ValueError","errorMessage":"no","stackTrace
 @given(failures=st.integers(0, 5), attempts=st.integers(1, 5))
 def test_it_is_tried_as_often_as_the_policy_says(failures, attempts):
     attempt = Attempt(function(retry=Retry(attempts=attempts)), [claimed(failures=failures)])
-    (verdict,) = verdicts(attempt.fail(BAD, nothing))
+    (verdict,) = verdicts(fail(attempt, BAD, nothing))
     assert verdict == ("retry" if failures + 1 < attempts else "dead")
 
 
@@ -53,13 +54,13 @@ def test_what_would_be_too_old_at_its_next_try_is_a_dead_letter_now():
     policy = Retry(attempts=9, backoff="fixed", base=Duration(30), jitter=False)
     young = Attempt(function(retry=policy, max_age=Duration(60)), [claimed(age=20)])
     old = Attempt(function(retry=policy, max_age=Duration(60)), [claimed(age=40)])
-    assert verdicts(young.fail(BAD, nothing) + old.fail(BAD, nothing)) == ["retry", "dead"]
+    assert verdicts(fail(young, BAD, nothing) + fail(old, BAD, nothing)) == ["retry", "dead"]
 
 
 def test_three_crashes_make_a_dead_letter_whatever_the_retry_policy_says():
     crash = Failure.of(EnvironmentDied("exited with status 3"))
     ends = [
-        verdicts(Attempt(function(retry=Retry(attempts=99)), [claimed(crashes=crashes)]).fail(crash, nothing))
+        verdicts(fail(Attempt(function(retry=Retry(attempts=99)), [claimed(crashes=crashes)]), crash, nothing))
         for crashes in range(3)
     ]
     assert ends == [["retry"], ["retry"], ["dead"]]
@@ -79,7 +80,7 @@ def test_three_crashes_make_a_dead_letter_whatever_the_retry_policy_says():
 def test_how_often_it_is_tried_may_hang_on_how_it_ended(failure, tries):
     policy = Retry(attempts=5, by={"OutOfMemory": 1, "TimedOut": 2, "HandlerFailed": 4})
     ends = [
-        verdicts(Attempt(function(retry=policy), [claimed(failures=failures)]).fail(failure, nothing))[0]
+        verdicts(fail(Attempt(function(retry=policy), [claimed(failures=failures)]), failure, nothing))[0]
         for failures in range(5)
     ]
     assert ends == ["retry"] * (tries - 1) + ["dead"] * (6 - tries)
@@ -109,12 +110,12 @@ def test_what_is_said_of_all_ways_to_lose_an_environment_holds_for_each_unless_t
 )
 def test_a_batchs_partial_answer_is_read_as_aws_lambda_does(answer, expected):
     attempt = Attempt(function(batch=Batch(size=3)), [claimed("a"), claimed("b"), claimed("c")])
-    assert verdicts(attempt.succeed(json.dumps(answer).encode(), nothing, duration_ms=1, used=0)) == expected
+    assert verdicts(succeed(attempt, json.dumps(answer).encode(), nothing, duration_ms=1, used=0)) == expected
 
 
 def test_a_batch_is_billed_once():
     attempt = Attempt(function(batch=Batch(size=2)), [claimed("a"), claimed("b")])
-    settlements = attempt.succeed(b"null", nothing, duration_ms=1.2, used=0)
+    settlements = succeed(attempt, b"null", nothing, duration_ms=1.2, used=0)
     assert [settlement.billed_ms for settlement in settlements] == [2, None]
 
 
@@ -135,9 +136,9 @@ def test_a_destination_gets_the_event_and_what_became_of_it(how, key):
 
     attempt = Attempt(function(retry=Retry(attempts=1), **{how: "queue:later"}), [claimed(data="\udc80")])
     if how == "on_success":
-        (settlement,) = attempt.succeed(b"[7]", follow, duration_ms=1, used=0)
+        (settlement,) = succeed(attempt, b"[7]", follow, duration_ms=1, used=0)
     else:
-        (settlement,) = attempt.fail(BAD, follow)
+        (settlement,) = fail(attempt, BAD, follow)
     ((destination, event),) = seen
     assert destination == "queue:later"
     assert event.id == "a-1"
@@ -155,10 +156,10 @@ def test_a_destination_is_owed_also_what_it_cannot_be_told(body):
         return [Order(queue=destination, id="x", data=event.encode())]
 
     attempt = Attempt(function(on_success="g", on_failure="g", retry=Retry(attempts=1)), [claimed()])
-    (settlement,) = attempt.succeed(body, follow, duration_ms=1, used=0)
+    (settlement,) = succeed(attempt, body, follow, duration_ms=1, used=0)
     assert json.loads(settlement.orders[0].data)["data"]["result"] is None
     assert any("g is not told the result" in line.text for line in attempt.take_lines())
-    (settlement,) = attempt.fail(Failure(reason="X", body=body), follow)
+    (settlement,) = fail(attempt, Failure(reason="X", body=body), follow)
     assert json.loads(settlement.orders[0].data)["data"]["error"] is None
 
 
@@ -175,7 +176,7 @@ def test_an_error_that_cannot_be_read_is_an_error_all_the_same(body):
 def test_a_batchs_answer_that_cannot_be_read_fails_it():
     attempt = Attempt(function(batch=Batch(size=1)), [claimed("a")])
     answer = b'{"batchItemFailures":' + b"[" * 100_000
-    assert verdicts(attempt.succeed(answer, nothing, duration_ms=1, used=0)) == ["retry"]
+    assert verdicts(succeed(attempt, answer, nothing, duration_ms=1, used=0)) == ["retry"]
 
 
 def test_an_error_is_kept_as_a_traceback_for_rq():
