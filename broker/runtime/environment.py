@@ -5,34 +5,23 @@ Nothing here blocks: the worker watches the descriptors, calls `read` when somet
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from broker.errors import (
-    EnvironmentDied,
-    Exited,
-    FunctionError,
-    HandlerMissing,
-    InitFailed,
-    Killed,
-    OutOfMemory,
-    TimedOut,
-)
+from broker.errors import EnvironmentDied, FunctionError, HandlerMissing, InitFailed, OutOfMemory, TimedOut
 from broker.function import Function
 from broker.runtime import limits
 from broker.runtime.channel import INIT, Broken, Channel, Printed, Reply
 from broker.runtime.frames import frame
+from broker.runtime.imported import Imported
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
-from broker.runtime.watch import IDLE, Watch, outgrown
-
-STALE_WATCH = 0.1
-"""Seconds between two looks at the files that an environment has imported."""
+from broker.runtime.verdict import verdict
+from broker.runtime.watch import IDLE, Watch
 
 FAREWELL = 2.0
 """Seconds that an idle environment gets to end by itself."""
@@ -43,16 +32,9 @@ LAST_BREATH = 0.05
 REPORT_WAIT = 5.0
 """Seconds that the nursery gets to report the end of what was killed."""
 
-_MISSING = (-1, -1)
-"""The time and size of a file that is not there, and need not be."""
-
-_SIGNALLED = 128
-"""bwrap exits with this and the signal's number when one has killed what runs in it."""
-
 _INIT_ERRORS: dict[str, type[FunctionError]] = {
     error.__name__: error for error in (HandlerMissing, InitFailed, OutOfMemory)
 }
-_decode_files = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 
 
 class Environment:
@@ -60,7 +42,7 @@ class Environment:
 
     `control` and `output` are the descriptors to watch for reading; they are closed with the `Died` message, and their
     numbers kept. `pending` holds the invocations sent and not answered, in order. `deadline` is the monotonic moment at
-    which `tick` has something to do.
+    which `tick` has something to do. `imported` are the files of the project that it stands on.
     """
 
     def __init__(
@@ -76,6 +58,7 @@ class Environment:
         self.pending: deque[str] = deque()
         self.ready = False
         self.dead = False
+        self.imported = Imported(self.started)
         self._channel = channel
         self._end = end
         self._timeout_ms = int(function.timeout * 1000)
@@ -100,9 +83,6 @@ class Environment:
         """Processor time that messages have told."""
         self._cpu_left_us = 0
         self._refusal = b""
-        self._files: list[tuple[Path, int, int]] = []
-        self._stale = False
-        self._stale_at = self.started + STALE_WATCH
         self.deadline: float | None = None
         self._schedule()
 
@@ -195,18 +175,6 @@ class Environment:
         self._put_down()
         self._schedule()
 
-    def expire_with(self, files: Iterable[Path]) -> None:
-        """Count it as stale, too, once one of these is another file than now, or is there at last."""
-        self._files += [(path, *(_stamp(path) or _MISSING)) for path in files]
-
-    def stale(self) -> bool:
-        """Return whether a file that it has imported from the project has changed; looks ten times a second at most."""
-        now = time.monotonic()
-        if not self._stale and now >= self._stale_at:
-            self._stale_at = now + STALE_WATCH
-            self._stale = any(_changed(*file) for file in self._files)
-        return self._stale
-
     def born(self, pid: int) -> None:
         """Take the nursery's word that the process runs."""
         self.pid = pid
@@ -278,10 +246,9 @@ class Environment:
             self._refusal = body
         else:
             try:
-                named = _decode_files(body)
+                self.imported.add(body)
             except msgspec.DecodeError as error:
                 raise Broken(f"its files: {error}") from error
-            self._files += [(Path(path), mtime_ns, size) for path, mtime_ns, size in named]
             if reply.ready:
                 self.ready = True
                 self._turn()
@@ -309,18 +276,14 @@ class Environment:
         return Died(error, current, unstarted, self._rss, not self.ready, self._refusal, cpu_us)
 
     def _verdict(self) -> FunctionError:
-        code = os.waitstatus_to_exitcode(self._status or 0)
-        if self.function.isolation == "bwrap" and code > _SIGNALLED:
-            code = _SIGNALLED - code
-        if self._starved or (code < 0 and self._rss > self.function.memory):  # the kernel or the language was quicker
-            return outgrown(self._rss, self.function.memory)
-        if self._stop_at is not None and (code == 0 or self._by_us):
-            return EnvironmentDied("was stopped")
-        if self._by_us:
-            return EnvironmentDied("closed its connection to the broker")
-        if code < 0:
-            return Killed(f"was killed by {_signal_name(-code)}")
-        return Exited(f"exited with status {code}")
+        return verdict(
+            self.function,
+            self._status or 0,
+            rss=self._rss,
+            starved=self._starved,
+            stopping=self._stop_at is not None,
+            by_us=self._by_us,
+        )
 
     def _too_late(self) -> TimedOut:
         if not self.ready:
@@ -331,23 +294,3 @@ class Environment:
 def _too_long(length: int, limit: int) -> bytes:
     message = f"the result has {length} bytes; the limit is {int(limit)}"
     return msgspec.json.encode({"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message})
-
-
-def _changed(path: Path, mtime_ns: int, size: int) -> bool:
-    now = _stamp(path)
-    return (mtime_ns, size) != _MISSING if now is None else now != (mtime_ns, size)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

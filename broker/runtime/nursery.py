@@ -84,7 +84,7 @@ class Nursery:
         tmp = self._scratch.folder(name)
         environment = Environment(function, channel, name=name, tmp=tmp, end=self._end)
         if function.isolation == "bwrap":
-            environment.expire_with(self.isolation.hidden_files())
+            environment.imported.expire_with(self.isolation.hidden_files())
         self._environments[name] = environment
         stage = stage or Stage(root=self.root)
         request = birth.request(

@@ -81,7 +81,7 @@ class Pool:
         """Send attempts to the environments with the least to do; start one when there is none, or all are busy."""
         crew = self.crew(function)
         for one in list(crew.open):  # code that was changed a moment ago must not run once more as it was
-            if one.idle_since is not None and one.environment.stale():
+            if one.idle_since is not None and one.environment.imported.stale():
                 self._retire(one)
         depth = crew.depth
         for attempt in attempts:
@@ -148,7 +148,7 @@ class Pool:
                 continue
             since, crew = place.idle_since, place.crew
             unused = since is not None and now - since > crew.function.keep_warm and crew.can_spare(place)
-            if unused or place.environment.stale():
+            if unused or place.environment.imported.stale():
                 self._retire(place)
         if self._room.look(now, self._occupied) and (idle := self._longest_idle()) is not None:
             self._retire(idle)

@@ -330,19 +330,19 @@ def test_changed_code_makes_it_stale(driver: Driver) -> None:
     one, other = driver.warm(code), driver.warm("function.py:handler")
     driver.result(other, "import later")
     time.sleep(0.2)
-    assert not one.stale()
-    assert not other.stale()
+    assert not one.imported.stale()
+    assert not other.imported.stale()
     driver.write("later.py", "VALUE = 22\n")
-    driver.run(other.stale, within=3)
-    assert not one.stale()
+    driver.run(other.imported.stale, within=3)
+    assert not one.imported.stale()
     driver.write("part.py", "VALUE = 22\n")
-    driver.run(one.stale, within=3)
+    driver.run(one.imported.stale, within=3)
 
 
 def test_deleted_code_makes_it_stale(driver: Driver) -> None:
     environment = driver.warm(ECHO)
     (driver.root / "function.py").unlink()
-    driver.run(environment.stale, within=3)
+    driver.run(environment.imported.stale, within=3)
 
 
 def test_code_that_was_written_while_it_was_imported_makes_it_stale(driver: Driver) -> None:
@@ -353,4 +353,4 @@ def test_code_that_was_written_while_it_was_imported_makes_it_stale(driver: Driv
         def handler(event, context): pass
         """
     environment = driver.warm(code)
-    driver.run(environment.stale, within=3)
+    driver.run(environment.imported.stale, within=3)

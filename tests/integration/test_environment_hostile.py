@@ -245,7 +245,7 @@ def test_an_exception_that_cannot_be_printed_is_told_all_the_same(driver: Driver
 def test_one_that_deletes_its_own_file_is_missing_the_next_time(driver: Driver) -> None:
     environment = driver.warm(DO)
     assert driver.call(environment, "!os.unlink('function.py')").ok
-    until(environment.stale)
+    until(environment.imported.stale)
     died = driver.died(driver.start("function.py:handler"))
     assert isinstance(died.error, HandlerMissing)
 

@@ -21,7 +21,7 @@ import pytest
 from broker.errors import Exited, Killed, OutOfMemory, TimedOut
 from broker.quantity import Size
 from broker.runtime import account, nursery
-from broker.runtime.environment import STALE_WATCH
+from broker.runtime.imported import LOOK_EVERY
 from broker.runtime.isolation import Isolation
 from broker.runtime.messages import Ready
 from broker.runtime.nursery import Nursery
@@ -134,11 +134,11 @@ def test_in_a_bubble_what_links_to_a_secret_hides_it(bubble: Driver) -> None:
 def test_a_bubble_ends_when_a_secret_is_replaced_or_comes_to_be(bubble: Driver, name: str) -> None:
     for _ in range(2):
         environment = bubble.warm(DO, isolation="bwrap")
-        time.sleep(2 * STALE_WATCH)  # it has looked
-        assert not environment.stale()
+        time.sleep(2 * LOOK_EVERY)  # it has looked
+        assert not environment.imported.stale()
         (bubble.root / "new").write_text("NEW SECRET")
         (bubble.root / "new").rename(bubble.root / name)
-        until(environment.stale)
+        until(environment.imported.stale)
         (bubble.root / name).unlink()  # the second one begins without
 
 
@@ -209,7 +209,7 @@ def test_in_a_bubble_a_changed_handler_is_noticed_and_lines_are_told_apart(bubbl
     bubble.run(lambda: not environment.pending)
     assert [(owner, line.text) for owner, line in bubble.lines(environment)] == [(one, "one"), (two, "two")]
     bubble.write("function.py", DO + "\n# changed\n")
-    until(environment.stale)
+    until(environment.imported.stale)
 
 
 @pytest.mark.parametrize(

@@ -174,9 +174,9 @@ def test_what_a_handler_imports_is_watched_too(driver: Driver) -> None:
         driver, 'import { value } from "./lib/near.mjs";\nexport const handler = () => value;\n', "x.mjs:handler"
     )
     assert driver.result(environment) == 1
-    assert not environment.stale()
+    assert not environment.imported.stale()
     driver.write("lib/deep.mjs", "export const value = 22;\n")
-    until(environment.stale)
+    until(environment.imported.stale)
 
 
 def test_a_package_beside_the_handler_is_found(driver: Driver) -> None:

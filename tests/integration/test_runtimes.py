@@ -252,9 +252,9 @@ def test_a_changed_handler_makes_its_environment_stale(driver: Driver, kind: Kin
         (driver.root / kind.handler).write_text("#!/bin/sh\necho 7\n")
         assert driver.result(environment) == 7
         return
-    assert not environment.stale()
+    assert not environment.imported.stale()
     for name in kind.files:
         path = driver.root / name
         if path.exists():
             path.write_bytes(path.read_bytes() + b"\n")
-    until(environment.stale)
+    until(environment.imported.stale)
