@@ -49,6 +49,18 @@ class Place:
         self.retired = False
         """It gets nothing more; it ends when what it has is done."""
 
+    def retire(self) -> None:
+        """Give it nothing more, and let it end when what it has is done."""
+        self.retired = True
+        self.crew.open.remove(self)
+        if not self.attempts:
+            self.environment.stop()
+
+
+def load(place: Place) -> int:
+    """Return how many attempts an environment has, for comparison with others."""
+    return len(place.attempts)
+
 
 class Crew:
     """The environments of one version of a function."""

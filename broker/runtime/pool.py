@@ -8,12 +8,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from broker.errors import FunctionError, InitFailed
-from broker.runtime import limits
-from broker.runtime.crew import Crew, Place
+from broker.runtime.crew import Crew, Place, load
 from broker.runtime.environment import Environment
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
 from broker.runtime.room import Room
+from broker.runtime.sharing import Sharing
 from broker.runtime.staging import Staging
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from broker.attempt import Attempt
     from broker.function import Function
-
-BALANCE_EVERY = 0.1
-"""Seconds between two looks at whether one function has too many environments and another too few."""
 
 
 class Pool:
@@ -34,11 +31,10 @@ class Pool:
         self._nursery = nursery
         self._staging = staging
         self._selector = selector
-        self._room = room
-        self._balance_at = 0.0
         self._crews: dict[tuple[str, str], Crew] = {}
         """Name and version of a function -> its environments."""
         self._places: dict[Environment, Place] = {}
+        self._sharing = Sharing(room, staging, self._crews.values(), self._places.values())
         self._unflushed: set[Place] = set()
         self._backlog: deque[Attempt] = deque()
         """Attempts whose environment died before it began them, or that found none free; they go first."""
@@ -74,27 +70,27 @@ class Pool:
         """Return how many attempts the function could be given now, with the new environment it may get."""
         crew = self.crew(function)
         waiting = sum(1 for attempt in self._backlog if attempt.function.name == function.name)
-        free = self._free(crew, now)
-        return max(0, (1 if free <= 0 and self._may_wait(crew, now) else free) - waiting)
+        free = self._sharing.free(crew, now)
+        return max(0, (1 if free <= 0 and self._sharing.may_wait(crew, now) else free) - waiting)
 
     def give(self, function: Function, attempts: Sequence[Attempt], now: float) -> None:
         """Send attempts to the environments with the least to do; start one when there is none, or all are busy."""
         crew = self.crew(function)
         for one in list(crew.open):  # code that was changed a moment ago must not run once more as it was
             if one.idle_since is not None and one.environment.imported.stale():
-                self._retire(one)
+                one.retire()
         depth = crew.depth
         for attempt in attempts:
-            place = min(crew.open, key=_load, default=None)
+            place = min(crew.open, key=load, default=None)
             full = place is None or len(place.attempts) >= depth
-            if full and self._may_grow(crew, now):
+            if full and self._sharing.may_grow(crew, now):
                 place, full = self._start(crew), False
             if place is not None and not full:
                 self._hand_over(place, attempt, now)
                 continue
             self._backlog.append(attempt)  # of several live versions only one may have had the vacancy
             if place is None and self._staging.ready(function, now):
-                self._ask_for_room(crew)
+                self._sharing.ask_for_room(crew)
 
     def _hand_over(self, place: Place, attempt: Attempt, now: float) -> None:
         if place.cold:
@@ -126,7 +122,7 @@ class Pool:
         for key, crew in list(self._crews.items()):
             if key not in live:
                 for place in list(crew.open):
-                    self._retire(place)
+                    place.retire()
                 if not any(place.crew is crew for place in self._places.values()):
                     del self._crews[key]
 
@@ -149,12 +145,8 @@ class Pool:
             since, crew = place.idle_since, place.crew
             unused = since is not None and now - since > crew.function.keep_warm and crew.can_spare(place)
             if unused or place.environment.imported.stale():
-                self._retire(place)
-        if self._room.look(now, self._occupied) and (idle := self._longest_idle()) is not None:
-            self._retire(idle)
-        if now >= self._balance_at:
-            self._balance_at = now + BALANCE_EVERY
-            self._balance(now)
+                place.retire()
+        self._sharing.tick(now)
         return messages
 
     def keep_warm(self, functions: Iterable[Function], now: float) -> None:
@@ -162,14 +154,14 @@ class Pool:
         for function in functions:
             if function.min and self._staging.ready(function, now):
                 crew = self.crew(function)
-                while crew.lacks() and now >= crew.hold_until and self._make_room(crew):
+                while crew.lacks() and now >= crew.hold_until and self._sharing.make_room(crew):
                     self._start(crew)
 
     def redeal(self, now: float) -> None:
         """Give out again what environments that died had not begun."""
         for _ in range(len(self._backlog)):
             attempt = self._backlog.popleft()
-            if self._free(self.crew(attempt.function), now) > 0:
+            if self._sharing.free(self.crew(attempt.function), now) > 0:
                 self.give(attempt.function, [attempt], now)
             else:
                 self._backlog.append(attempt)
@@ -245,63 +237,8 @@ class Pool:
                 place.environment.stop()
         return attempt
 
-    def _free(self, crew: Crew, now: float) -> int:
-        """Return how many attempts the crew's environments can take now, or the new one that it may get: that one 1."""
-        free = crew.free()
-        return 1 if free <= 0 and self._may_grow(crew, now) else free
-
-    def _may_grow(self, crew: Crew, now: float) -> bool:
-        if not crew.is_due_another(now) or not self._staging.ready(crew.function, now):
-            return False
-        return self._fits(crew) or self._longest_idle(crew) is not None
-
-    def _may_wait(self, crew: Crew, now: float) -> bool:
-        """Whether an attempt may wait here for room: of a function that has no environment and could have one."""
-        return now >= crew.hold_until and not crew.open and self._staging.ready(crew.function, now)
-
-    def _fits(self, crew: Crew) -> bool:
-        return self._room.fits(len(self._places), int(crew.function.memory))
-
-    def _make_room(self, crew: Crew) -> bool:
-        """Return whether the crew can get one more environment, if need be for one that others do not use."""
-        if self._fits(crew):
-            return True
-        if (idle := self._longest_idle(crew)) is not None:
-            self._retire(idle)
-        return idle is not None
-
-    def _longest_idle(self, beside: Crew | None = None) -> Place | None:
-        """Return the environment, of any function but one, that has been idle longest and need not be kept."""
-        idle = [place for place in self._places.values() if place.crew is not beside and place.crew.can_spare(place)]
-        return min(idle, key=lambda place: place.idle_since or 0, default=None)
-
-    def _balance(self, now: float) -> None:
-        """Let the function with most environments give one up for one that has fewer and cannot get another."""
-        if any(place.retired for place in self._places.values()):
-            return  # room is being made already
-        for crew in self._crews.values():
-            if crew.full_since is not None and crew.is_due_another(now) and not self._fits(crew):
-                self._ask_for_room(crew)
-                return
-
-    def _ask_for_room(self, crew: Crew) -> None:
-        """Retire an environment of the function that has most, should that have at least two more than this one."""
-        richest = max(self._crews.values(), key=lambda other: len(other.open))
-        if len(richest.open) > max(len(crew.open) + 1, richest.function.min):
-            self._retire(min(richest.open, key=_load))
-
-    def _occupied(self) -> Iterator[int]:
-        """Yield the bytes of each environment; of one that is starting, those that it may get."""
-        for place in self._places.values():
-            limit, pid = int(place.crew.function.memory), place.environment.pid
-            yield (
-                limit
-                if place.init_ms is None or pid is None
-                else limits.memory_of([pid, *limits.descendants(pid)], limit)
-            )
-
     def _start(self, crew: Crew) -> Place:
-        self._make_room(crew)
+        self._sharing.make_room(crew)
         stage = self._staging.of(crew.function)
         if isinstance(stage, str):
             environment = self._nursery.refuse(crew.function, InitFailed(stage))
@@ -310,9 +247,7 @@ class Pool:
         place = Place(environment, crew)
         self._places[environment] = place
         crew.open.append(place)
-        if crew.full_since is not None:  # still full, as far as is known; the next one is not started before a while
-            crew.full_since = time.monotonic()
-        self._room.take(int(crew.function.memory))
+        self._sharing.take(crew)
         read = self._reader(place)
         for descriptor in place.descriptors:
             self._selector.register(descriptor, selectors.EVENT_READ, read)
@@ -346,12 +281,6 @@ class Pool:
     def _each(self, places: Iterable[Place], ask: Callable[[Place], list[Message]]) -> list[tuple[Place, Message]]:
         return [(place, message) for place in places for message in ask(place)]
 
-    def _retire(self, place: Place) -> None:
-        place.retired = True
-        place.crew.open.remove(place)
-        if not place.attempts:
-            place.environment.stop()
-
     def _bury(self, crew: Crew, place: Place, died: Died) -> Attempt | None:
         self._unwatch(place)
         self._places.pop(place.environment, None)
@@ -367,7 +296,3 @@ class Pool:
                 current, unstarted = unstarted[0], unstarted[1:]
         self._backlog.extend(unstarted)
         return current
-
-
-def _load(place: Place) -> int:
-    return len(place.attempts)
