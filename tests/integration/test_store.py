@@ -17,7 +17,8 @@ import redis
 from broker.config import Config, Settings
 from broker.errors import StoreError, StoreMissing, StoreUnavailable
 from broker.store import connection as store
-from broker.store.embedded import Server, find_binary
+from broker.store.binary import find_binary
+from broker.store.embedded import Server
 from tests.conftest import PrivateServer, until
 
 if TYPE_CHECKING:

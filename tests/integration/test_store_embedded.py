@@ -16,7 +16,8 @@ import redis
 from broker import address
 from broker.errors import StoreError, StoreMissing
 from broker.store import aof
-from broker.store.embedded import Server, find_binary
+from broker.store.binary import find_binary
+from broker.store.embedded import Server
 from broker.store.lockfile import LockFile
 from tests.conftest import until
 
