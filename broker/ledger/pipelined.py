@@ -77,8 +77,8 @@ class Pipelined:
         more = True
         while more:
             with available():
+                read, then, _ = self._waiting.popleft()  # first: an error is an answer as well
                 raw = self._connection.read_response()
-                read, then, _ = self._waiting.popleft()
                 more = bool(self._waiting) and self._connection.can_read(0)
             then(read(raw))
 
