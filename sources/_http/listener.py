@@ -14,6 +14,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -37,6 +38,9 @@ HEAD_TIMEOUT = 10.0
 BODY_TIMEOUT = 60.0
 """Seconds that a client may take for the body."""
 
+SEND_TIMEOUT = 60.0
+"""Seconds in which a client has to take something of what is sent to it."""
+
 TICK = 1.0
 """Seconds between two looks at who is late."""
 
@@ -45,6 +49,9 @@ CONNECTIONS = 512
 
 STOP = 2.0
 """Seconds that the thread gets to end; its connections get one of them."""
+
+_BODILESS = frozenset({204, 205, 304})
+"""Statuses of responses that have no body, whatever a function says."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -145,11 +152,12 @@ class _Server(uvicorn.Server):
         await self.stop.wait()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(TICK, self._tick, loop)  # first: whatever happens below, there is another
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         for connection in list(self.server_state.connections):
             if isinstance(connection, _Protocol):
+                connection.end_if_deaf(loop.time())
                 connection.end_if_late(loop.time())
-        loop.call_later(TICK, self._tick, loop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; who has not sent a whole request by now is not waited for."""
@@ -163,7 +171,11 @@ class _Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol, which has no limits on heads and no timeout for them, with both.
 
     Responses are sent in one piece, past ASGI's messages: to take these apart took as long as all else of a response.
-    Trailers are dropped: they would turn up among the headers after these were judged.
+    Trailers are dropped: they would turn up among the headers after these were judged. To upgrade to another protocol
+    is declined without a word, as RFC 9110 (7.8) allows. The parser takes what follows such a head for that protocol,
+    and would lose the body: Java's HttpClient asks for HTTP/2 with each of its requests.
+
+    Much of what is overridden here is private to uvicorn: pyproject.toml names the versions that have it.
     """
 
     _deadline: float | None = None
@@ -174,6 +186,19 @@ class _Protocol(HttpToolsProtocol):
     """Bytes received since the parser last completed something."""
     _in_head = False
     _in_body = False
+    _unsent = 0
+    """Bytes that the client had not taken at the last look."""
+    _taken_at = 0.0
+    """When it was seen last that it took some, or had nothing to take."""
+
+    def end_if_deaf(self, now: float) -> None:
+        """End the connection of a client that takes nothing of what is sent to it: closed, it would wait for that."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent or not self._unsent:
+            self._taken_at = now
+        self._unsent = unsent
+        if now >= self._taken_at + SEND_TIMEOUT:
+            self.transport.abort()
 
     def end_if_late(self, now: float) -> None:
         """Close the connection when the client has let its deadline pass."""
@@ -190,10 +215,36 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._unparsed > HEAD_LIMIT and not self.transport.is_closing():
             self.transport.write(_TOO_LARGE)
             self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+                self._begin_again()
+            else:
+                return
+
+    def _begin_again(self) -> None:
+        """Have the head that was just read read once more, as if it had not asked for an upgrade."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":  # what follows is another protocol in any case
+            raise httptools.HttpParserError("no tunnels here")
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(kept))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.parser.feed_data(head)
 
     def send_400_response(self, msg: str) -> None:
         if self._in_head and self._too_large():
@@ -218,6 +269,8 @@ class _Protocol(HttpToolsProtocol):
             self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # it is read again
         self._in_head, self._in_body = False, True
         self._deadline = self.loop.time() + BODY_TIMEOUT
         self._unparsed = 0
@@ -228,6 +281,8 @@ class _Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_body = False
         # Answered already, before its body had come: then it is the client's turn again.
         self._deadline = self.loop.time() + HEAD_TIMEOUT if self.cycle.response_complete else None
@@ -271,9 +326,9 @@ class _Protocol(HttpToolsProtocol):
         if not keeps and CLOSE not in lines:
             lines.append(CLOSE)
         body = response.body
-        if response.status in {204, 304}:  # these have no body, and RFC 9110 (8.6) forbids to announce one
+        if response.status in _BODILESS:
             body = b""
-        else:
+        if response.status not in {204, 304}:  # RFC 9110 (8.6): no length may be told, or that of what is not sent
             lines.append((b"content-length", b"%d" % len(body)))
         head = b"".join([b"%b: %b\r\n" % line for line in lines])
         if cycle.scope["method"] == "HEAD":

@@ -229,4 +229,4 @@ class Server:
 
 
 def _too_long(limit: int) -> Refused:
-    return Refused(say(413, CLOSE, message=f"the body is longer than {limit} bytes"))
+    return Refused(say(413, CLOSE, message=f"the body is longer than {limit}"))

@@ -10,6 +10,8 @@ import pytest
 import redis
 
 from broker.quantity import Size
+from sources._http.listener import Listener, _Protocol
+from sources._http.message import Response
 from sources.http import Http
 from tests.conftest import until
 from tests.source_context import RealContext, running
@@ -240,6 +242,29 @@ def test_an_upgrade_is_not_followed(connect):
     assert status == 202
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
+
+
+def test_a_request_that_asks_for_an_upgrade_keeps_its_body(context, connect):
+    """Java's HttpClient asks for HTTP/2 with each."""
+    in_chunks = HEAD + UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"ab", b"c")
+    declared = HEAD + UPGRADE + b"Content-Length: 3\r\n\r\n"
+    connection = connect()
+    connection.sendall(in_chunks + HEAD + UPGRADE + b"\r\n" + declared)
+    until(lambda: context.count() == 2)
+    status, _ = exchange(connection, b"def" + HEAD + CLOSE + b"Content-Length: 3\r\n\r\nghi")
+    assert status == 202
+    assert [record["data"]["body"] for record in context.records()] == ["abc", None, "def", "ghi"]
+
+
+def test_many_upgrades_in_one_piece_are_read_one_after_another(context, connect):
+    request = b"GET / HTTP/1.1\r\nConnection:upgrade\r\nUpgrade:x\r\n\r\n"
+    connection = connect()
+    connection.sendall(request * 2000 + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+    _, received = answer(connection)
+    assert received.count(b"HTTP/1.1 404") == 2000
+
+
 def test_all_bodies_together_have_a_limit(context, connect, monkeypatch):
     monkeypatch.setattr("sources._http.server.BODIES_LIMIT", 1500)
     server = context._shared["http", "127.0.0.1", 0]
@@ -249,3 +274,44 @@ def test_all_bodies_together_have_a_limit(context, connect, monkeypatch):
     assert exchange(connect(), HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * 999)[0] == 503
     assert exchange(first, b"x")[0] == 202
     assert server._arriving == 0
+
+
+@pytest.fixture
+def big():
+    """A server whose responses are larger than what the kernel keeps of them."""
+
+    async def serve(scope, receive):
+        return Response(status=200, headers=[], body=b"x" * 20_000_000)
+
+    listener = Listener("127.0.0.1", 0, serve)
+    listener.start()
+    yield listener
+    listener.stop()
+
+
+def test_a_client_that_takes_nothing_is_let_go(big, monkeypatch):
+    monkeypatch.setattr("sources._http.listener.SEND_TIMEOUT", 0.05)
+    with socket.create_connection(("127.0.0.1", big.port), timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        until(lambda: big._server.server_state.total_requests == 1)
+        until(lambda: not big._server.server_state.connections, what="the connection is ended")
+
+
+def test_a_client_that_takes_its_time_is_waited_for():
+    class Transport:
+        unsent, aborted = 0, False
+
+        def get_write_buffer_size(self):
+            return self.unsent
+
+        def abort(self):
+            self.aborted = True
+
+    protocol = object.__new__(_Protocol)
+    protocol.transport = transport = Transport()
+    for now, unsent in ((0, 0), (100, 30), (159, 30), (160, 20), (219, 20), (220, 10), (221, 90), (279, 90)):
+        transport.unsent = unsent
+        protocol.end_if_deaf(now)
+        assert not transport.aborted
+    protocol.end_if_deaf(280)
+    assert transport.aborted
