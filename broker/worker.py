@@ -319,8 +319,6 @@ class Worker(rq.Worker):
                 name = place.environment.function.name
                 log.warning("%s: an environment that was to be kept warm died: %s", name, message.error)
             if attempt is not None:
-                if attempt is self._suspect:
-                    self._suspect = None
                 self._ended += len(attempt.claimed)
                 self._hungry.add(attempt.function.name)
                 self._outbox.settlements += conclude(attempt, message, self._publisher.follow)
@@ -331,7 +329,10 @@ class Worker(rq.Worker):
             self._pipelined.send(self._outbox.tell(), self._count)
 
     def _count(self, written: list[bool]) -> None:
-        self._registration.count(self._outbox.answered(written))
+        told = self._outbox.answered(written)
+        self._registration.count(told)
+        if self._suspect is not None and any(one.id == self._suspect.id for one in told):
+            self._suspect = None  # not before: should this worker die now, it is not taken for what killed it
 
     # -- lease and registration --------------------------------------------------------------------------------------
 

@@ -223,6 +223,27 @@ def test_a_suspect_of_which_redis_did_not_hear_that_it_runs_holds_no_other_back(
         worker._end()
 
 
+def test_no_suspect_begins_before_redis_knows_how_the_last_one_ended(project):
+    project.configure("def handler(event, context):\n    with open('ran', 'a') as file: file.write('x')\n")
+    ids = project.push(1, 2)
+    for id in ids:
+        project.client.hset(f"rq:job:{id}", mapping={"crashes": 2, "attempt": 2})
+    worker = Worker(project.config, project.client)
+    send, claims = worker._pipelined.send, []
+    worker._pipelined.send = lambda call, then: call.script == "settle" or send(call, then)  # settlements are held back
+    on_claims(worker, lambda answer: claims.append(answer.claimed))
+    worker._begin()
+    try:
+        assert turning(worker, lambda: worker._ended == 1 and worker._outbox.settlements)
+        turning(worker, lambda: False, within=0.5)
+        ran = (project.root / "ran").read_text()
+        assert (ran, sum(map(len, claims))) == ("x", 2)  # the second is here, and waits
+        worker._pipelined.send = send
+        assert turning(worker, lambda: all(project.job(id)["status"] == "finished" for id in ids))
+    finally:
+        worker._end()
+
+
 def test_a_worker_whose_subscription_broke_hears_again(project):
     project.configure("import time\ndef handler(event, context): time.sleep(60)\n", retry={"attempts": 1})
     worker = Worker(project.config, connection.open_url(project.url))  # it connects again by itself
