@@ -77,9 +77,12 @@ class Pipelined:
         more = True
         while more:
             with available():
-                read, then, _ = self._waiting.popleft()  # first: an error is an answer as well
+                asked = self._waiting.popleft() if self._waiting else None  # first: an error is an answer as well
                 raw = self._connection.read_response()
                 more = bool(self._waiting) and self._connection.can_read(0)
+            if asked is None:
+                raise StoreUnavailable("Redis has answered what nobody had asked")
+            read, then, _ = asked
             then(read(raw))
 
     def finish(self) -> None:

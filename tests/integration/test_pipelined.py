@@ -37,6 +37,17 @@ def test_an_error_is_an_answer_and_those_behind_it_are_for_whom_they_were(pipeli
     assert answer.workers == ["w"]
 
 
+def test_a_connection_that_is_closed_while_nothing_is_asked_is_an_outage(pipelined, redis_client):
+    pipelined.send(calls.recover("w", 4, ()), lambda _: None)
+    pipelined.finish()
+    redis_client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        pipelined.hear()
+    pipelined.hang_up()
+    pipelined.send(calls.recover("w", 4, ()), lambda _: None)
+    pipelined.finish()
+
+
 def test_scripts_that_the_server_forgot_are_loaded_again_with_the_next_connection(pipelined, redis_client):
     answers = []
     pipelined.send(calls.recover("w", 4, ()), answers.append)
