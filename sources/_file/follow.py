@@ -27,6 +27,9 @@ IDLE_TICK, TICK, FAST_TICK = 2.0, 0.2, 0.1
 """Seconds between two looks at what gives no hints: the folder itself; ended events, while some are owed; files that
 wait."""
 
+PATIENCE = 0.7
+"""Seconds to wait for a hint before looking whether to stop, which has to happen within a second."""
+
 REPLAY_TICK = 5.0
 """Seconds between two looks at ended events while none is owed: one that was replayed ends a second time."""
 
@@ -111,7 +114,7 @@ class Follower:
             return
         if now >= self._scan_due:
             self._scan_all()
-        due = min(self._tick_due, self._scan_due)
+        due = min(self._tick_due, self._scan_due, time.monotonic() + PATIENCE)
         self._follow(self._hints.take(max(0, due - time.monotonic())))
 
     def _pace(self) -> float:

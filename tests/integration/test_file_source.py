@@ -51,6 +51,12 @@ def test_a_file_closed_after_writing_is_an_event_that_says_all_about_it(context,
     }
 
 
+def test_a_source_that_rests_hears_that_it_is_to_end(context, inbox, monkeypatch):
+    monkeypatch.setattr("sources._file.follow.IDLE_TICK", 3600.0)
+    with running(file(), context):
+        started(context)  # on leaving, the source has to end
+
+
 def test_an_empty_file_is_a_file(context, inbox):
     with running(file(), context):
         started(context)
