@@ -574,11 +574,11 @@ def test_a_claim_whose_answer_was_lost_is_given_back_also_when_its_function_is_g
             raise StoreUnavailable("the answer was lost")
 
     on_claims(worker, lossy)
-    worker._reconcile_at = math.inf
+    worker._lease.reconcile_at = math.inf
     try:
         assert turning(worker, lambda: lost and "d" not in worker.functions)
         assert project.job(id)["status"] == "started"
-        worker._reconcile_at = 0.0
+        worker._lease.reconcile_at = 0.0
         assert turning(worker, lambda: project.job(id)["status"] == "queued")
     finally:
         worker._end()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.doorbell import MISSED, PATIENCE
-from broker.ears import Ears
 from broker.errors import StoreUnavailable
 from broker.store import connection
+from broker.worker.ears import Ears
 from tests.chaos.proxy import Proxy
 from tests.conftest import until
 

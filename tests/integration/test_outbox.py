@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from broker import logs, outbox, tail
+from broker import logs, tail
 from broker.errors import StoreUnavailable
 from broker.function import Function
 from broker.ledger import Claimed, Ledger, Settlement
-from broker.outbox import Outbox
+from broker.worker import outbox
+from broker.worker.outbox import Outbox
 from tests.integration.flow_driver import Driver
 
 

@@ -270,7 +270,7 @@ except BrokerError as error:
 def test_a_registration_that_redis_has_lost_is_made_again(project, monkeypatch):
     from rq import Worker as Stock
 
-    from broker import registration
+    from broker.worker import registration
 
     monkeypatch.setattr(registration, "BEAT", 0)
     stock = Stock(["f"], name="w", connection=project.client)

@@ -170,11 +170,11 @@ def test_every_scenario_is_explained():
 
 
 def test_a_sample_counts_to_the_innermost_file_of_broker_or_to_the_call_that_it_serves():
-    loop = ["main (broker/cli/__init__.py:1)", "Worker.work (broker/worker.py:99)"]
+    loop = ["main (broker/cli/__init__.py:1)", "Worker.work (broker/worker/worker.py:99)"]
     samples = {
         ";".join([*loop, "Pool.give (broker/runtime/pool.py:131)", "min (builtins.py:1)"]): 3,
-        ";".join([*loop, "Outbox.tell (broker/outbox.py:9)", "pack (redis/connection.py:139)"]): 5,
-        ";".join([*loop, "Outbox.tell (broker/outbox.py:9)", "X.read_from_socket (redis/hiredis.py:1)"]): 2,
+        ";".join([*loop, "Outbox.tell (broker/worker/outbox.py:9)", "pack (redis/connection.py:139)"]): 5,
+        ";".join([*loop, "Outbox.tell (broker/worker/outbox.py:9)", "X.read_from_socket (redis/hiredis.py:1)"]): 2,
     }
     shares = profile.steps(samples)
     assert list(shares.items()) == [

@@ -1,0 +1,160 @@
+"""Claiming: what a worker asks the ledger for, and how what was claimed becomes attempts that environments run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from broker.attempt import POISON, Attempt, is_alone
+from broker.ledger import Claimed, Settlement, Want, calls
+from broker.ledger.jobs import function_of
+from broker.outcome import Failure, bury, release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from broker.function import Function
+    from broker.ledger import Claim
+    from broker.outcome import Follow
+    from broker.payload import Shaper
+    from broker.worker.parts import Parts
+
+SUSPECTS_WAIT = 0.2
+"""Seconds after which a suspect that had to wait for another is claimed again."""
+
+
+class Claiming:
+    """The claims of one worker, one after another."""
+
+    def __init__(
+        self, parts: Parts, sources: Mapping[str, Shaper], follow: Follow, *, learn: Callable[[], None]
+    ) -> None:
+        """Take a worker's parts; `learn` is called when Redis says that there is news of what was deployed."""
+        self._name = parts.name
+        self._ledger = parts.ledger
+        self._pipelined = parts.pipelined
+        self._deployed = parts.deployed
+        self._demand = parts.demand
+        self._pool = parts.pool
+        self._outbox = parts.outbox
+        self._sources = sources
+        self._follow = follow
+        self._learn = learn
+        self._execution_number = 0
+        self._first: int | None = None
+        """The first execution number of the claim that is on its way."""
+        self._closed = False
+        self._suspect: Attempt | None = None
+        """What runs and would become a dead letter should this worker die."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a claim is on its way."""
+        return self._first is not None
+
+    def is_coming(self, execution: str) -> bool:
+        """Return whether an execution may be in the answer to the claim that is on its way."""
+        return self._first is not None and int(execution.rpartition(".")[2], 16) >= self._first
+
+    def claim(self, wants: list[tuple[Function, int]]) -> None:
+        """Ask for so many invocations of each function."""
+        asked = [_want(function, vacancies) for function, vacancies in wants]
+        self._first = self._execution_number
+        self._execution_number += sum(want.most for want in asked)
+        self._demand.hungry.difference_update(want.function for want in asked)  # who is heard of from now on is new
+        call = calls.claim(self._name, asked, self._first)
+        self._pipelined.send(call, lambda answer: self._begin(wants, answer))
+
+    def lost(self) -> None:
+        """Note that there may be no answer."""
+        self._first = None
+
+    def close(self) -> None:
+        """Begin nothing more: what is on its way is given back."""
+        self._closed = True
+
+    def told(self, settlements: Iterable[Settlement]) -> None:
+        """Note that Redis knows of these ends."""
+        if self._suspect is not None and any(one.id == self._suspect.id for one in settlements):
+            self._suspect = None  # not before: should this worker die now, it is not taken for what killed it
+
+    def _begin(self, wants: list[tuple[Function, int]], answer: Claim) -> None:
+        now = time.monotonic()
+        self._first = None
+        if self._closed:
+            self._outbox.settlements += [
+                Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution)
+                for one in answer.claimed
+            ]
+            return
+        if answer.changes > self._deployed.changes:  # the bell for it was not heard yet
+            self._learn()
+        self._demand.await_all(answer.due_in, now)
+        claimed: dict[str, list[Claimed]] = {}
+        for one in answer.claimed:
+            claimed.setdefault(function_of(one.queue), []).append(one)
+        for asked_for, vacancies in wants:
+            function = self._demand.functions.get(asked_for.name, asked_for)
+            self._start_all(function, claimed.get(function.name, []), vacancies, now)
+        self._pool.flush()
+
+    def _start_all(self, function: Function, claimed: list[Claimed], vacancies: int, now: float) -> None:
+        """Start what was claimed of a function, and note whether more of it may be waiting."""
+        batch = function.batch
+        more = len(claimed) >= (batch.size if batch else vacancies)
+        for version in self._deployed.versions(function):
+            self._pool.note_demand(version, more=more, now=now)
+        if more:
+            self._demand.hungry.add(function.name)
+        groups: dict[str, tuple[Function, list[list[Claimed]]]] = {}
+        for one in claimed:
+            version = self._deployed.pick(function, one.id, one.qualifier)
+            _, together = groups.setdefault(version.version, (version, []))
+            if batch and together and not any(is_alone(version, each) for each in (one, together[-1][0])):
+                together[-1].append(one)
+            else:
+                together.append([one])
+        for version, together in groups.values():
+            attempts = (self._begin_attempt(Attempt(version, group)) for group in together)
+            self._pool.give(version, [one for one in attempts if one is not None], now)
+
+    def _begin_attempt(self, attempt: Attempt) -> Attempt | None:
+        """Return an attempt that is to be run; one that must not be is settled."""
+        if (hopeless := attempt.hopeless(self._sources)) is not None:
+            rest, lost = attempt.part(hopeless, self._sources)
+            for part, why in lost:
+                self._outbox.settlements += bury(part, Failure.of(why), self._follow)
+                self._outbox.add_lines(part)
+            return self._begin_attempt(rest) if rest else None
+        for one in attempt.claimed:
+            if one.crashes and not self._may_crash(one, attempt):
+                self._outbox.settlements += release(attempt, SUSPECTS_WAIT)
+                return None
+        attempt.begin()
+        return attempt
+
+    def _may_crash(self, one: Claimed, attempt: Attempt) -> bool:
+        """Mark a suspect as running, and say whether it may run now.
+
+        Before its last crash it runs with no other such beside it: else who is there each time dies with the poison.
+        """
+        if one.crashes >= POISON - 1:
+            if self._suspect is not None:
+                return False
+            self._ledger.mark_running(one)  # when that fails it is not run, and nobody is to wait for its end
+            self._suspect = attempt
+        else:
+            self._ledger.mark_running(one)
+        return True
+
+
+def _want(function: Function, vacancies: int) -> Want:
+    """Return what to ask the ledger for."""
+    return Want(
+        function=function.name,
+        queues=function.queues,
+        most=function.batch.size if function.batch else vacancies,
+        concurrency=function.concurrency or 0,
+        batch=function.batch,
+        interval=function.rate.interval if function.rate else 0,
+    )
