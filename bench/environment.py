@@ -18,8 +18,8 @@ from typing import Any
 from broker import runtimes
 from broker.function import Function
 from broker.quantity import Duration
-from broker.runtime import limits
 from broker.runtime.environment import Environment
+from broker.runtime.inside import limits
 from broker.runtime.messages import Died, Done, Message, Ready
 from broker.runtime.nursery import Nursery
 

@@ -14,7 +14,7 @@ from broker.cli._project import Project, pass_project
 from broker.config.programs import require_programs
 from broker.errors import BrokerError
 from broker.leash import follow_parent
-from broker.runtime import kernel
+from broker.runtime.inside import kernel
 from broker.store.embedded import Server
 from broker.supervisor import Supervisor, commands
 

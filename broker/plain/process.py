@@ -13,7 +13,7 @@ import redis
 
 from broker import leash
 from broker.plain.worker import DONE, PlainWorker
-from broker.runtime import kernel
+from broker.runtime.inside import kernel
 from broker.store import connection
 
 __all__ = ["BYE", "DONE", "Orders", "main"]

@@ -13,8 +13,8 @@ import msgspec
 from broker import runtimes
 from broker.function import Function
 from broker.payload import REGION, arn
-from broker.runtime.frames import frame
-from broker.runtime.limits import MARK
+from broker.runtime.inside.frames import frame
+from broker.runtime.inside.limits import MARK
 from broker.runtime.stage import Stage
 
 INHERITED = frozenset(
@@ -56,7 +56,7 @@ def request(
 ) -> bytes:
     """Return the frame that asks the nursery for an environment.
 
-    `told` are variables that the function's own may replace; `bounds` is for broker/runtime/confinement.py.
+    `told` are variables that the function's own may replace; `bounds` is for broker/runtime/inside/confinement.py.
     """
     runtime = runtimes.find(function.runtime)
     spec = {

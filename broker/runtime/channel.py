@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from broker.function import Function
-from broker.runtime.frames import FrameError, FrameReader
+from broker.runtime.inside.frames import FrameError, FrameReader
 from broker.runtime.messages import Line
 from broker.runtime.output import Output
 

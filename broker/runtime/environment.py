@@ -15,10 +15,10 @@ import msgspec
 
 from broker.errors import EnvironmentDied, FunctionError, HandlerMissing, InitFailed, OutOfMemory, TimedOut
 from broker.function import Function
-from broker.runtime import limits
 from broker.runtime.channel import INIT, Broken, Channel, Printed, Reply
-from broker.runtime.frames import frame
 from broker.runtime.imported import Imported
+from broker.runtime.inside import limits
+from broker.runtime.inside.frames import frame
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
 from broker.runtime.verdict import verdict
 from broker.runtime.watch import IDLE, Watch

@@ -17,10 +17,11 @@ import msgspec
 
 from broker.errors import EnvironmentDied, FunctionError
 from broker.function import Function
-from broker.runtime import birth, cgroup, limits
+from broker.runtime import birth
 from broker.runtime.channel import Channel
 from broker.runtime.environment import Environment
-from broker.runtime.frames import FrameReader, frame
+from broker.runtime.inside import cgroup, limits
+from broker.runtime.inside.frames import FrameReader, frame
 from broker.runtime.isolation import NONE, Isolation
 from broker.runtime.scratch import Scratch, abandoned
 from broker.runtime.stage import Stage
@@ -31,7 +32,7 @@ REPORT_WAIT = 5.0
 PATIENCE = 1.0
 """Seconds that the process may take to read a request; one that takes longer is stuck."""
 
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from broker.runtime.forkserver import main; main()"
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from broker.runtime.inside.forkserver import main; main()"
 """The nursery as a program: its module is imported, so it is compiled once and is not the functions' `__main__`."""
 
 

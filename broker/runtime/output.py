@@ -10,7 +10,7 @@ import re
 import msgspec
 
 from broker.quantity import Size
-from broker.runtime.frames import marker_prefix
+from broker.runtime.inside.frames import marker_prefix
 from broker.runtime.messages import Line
 
 LONGEST_LINE = 16 << 10

@@ -22,8 +22,9 @@ from broker.deployed.record import LARGEST_UNPACKED
 from broker.errors import BrokerError, LayerFailed
 from broker.layer import Layer
 from broker.leash import follow_parent
-from broker.runtime import kernel, layers, shelf
+from broker.runtime import layers, shelf
 from broker.runtime.account import account_of
+from broker.runtime.inside import kernel
 from broker.runtime.stage import Stage
 from broker.store import connection
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from broker.runtime import limits
 from broker.runtime.crew import Crew, Place, load
+from broker.runtime.inside import limits
 
 if TYPE_CHECKING:
     from broker.runtime.room import Room

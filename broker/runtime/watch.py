@@ -8,7 +8,7 @@ from pathlib import Path
 from broker.errors import FunctionError, OutOfMemory, TmpFull, TooManyProcesses
 from broker.function import Function
 from broker.quantity import Size
-from broker.runtime import limits
+from broker.runtime.inside import limits
 from broker.runtime.scratch import Gauge
 
 BUSY = 0.1

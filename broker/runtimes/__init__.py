@@ -1,7 +1,7 @@
 """Runtimes: what is special about each runtime's environments, a file a runtime.
 
 `runtime = "nodejs"` in config.toml is `nodejs.py` here; no other place has to know of a new one but the choices of
-`Function.runtime`. What runs inside the environments is in broker/runtime/, or beside the file in its own language.
+`Function.runtime`. What runs inside environments is in broker/runtime/inside/, or beside the file in its own language.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from broker.quantity import Size
 
 Speech = Literal["python", "frames", "api", "exec"]
-"""How an environment's first process goes on once it is confined (broker/runtime/become.py).
+"""How an environment's first process goes on once it is confined (broker/runtime/inside/become.py).
 
 `python` imports the handler, `frames` becomes another program that does, `api` serves the AWS Lambda Runtime API to
 one, `exec` runs a program for each attempt.

@@ -1,6 +1,6 @@
 // Bootstrap: what runs inside a Node.js environment: import the handler, then answer one invocation after another.
 //
-// It speaks the frames of broker/runtime/frames.py over descriptor 3 and writes markers into 4, the output pipe.
+// It speaks the frames of broker/runtime/inside/frames.py over descriptor 3 and writes markers into 4, the output pipe.
 // Every cold start pays for what is imported here.
 
 import fs from "node:fs";
@@ -110,7 +110,7 @@ class Context {
   }
 }
 
-// AWS X-Ray's form, made of the invocation's id, and never sampled; as in broker/runtime/standard.py.
+// AWS X-Ray's form, made of the invocation's id, and never sampled; as in broker/runtime/inside/standard.py.
 function traceId(id) {
   return `Root=1-${id.slice(0, 8)}-${id.slice(8)};Parent=${id.slice(-16)};Sampled=0`;
 }

@@ -303,10 +303,8 @@ def test_a_bubble_of_another_user_counts_its_processes_in_the_kernel(other: Driv
 
 def test_processes_that_keep_secrets_cannot_be_read_by_others_of_their_user(other: Driver) -> None:
     environment = other.warm(DO)
-    secretive = (
-        "from broker.runtime import kernel; kernel.keep_secrets(); print(flush=True); import time; time.sleep(60)"
-    )
     open_one = "import time; print(flush=True); time.sleep(60)"
+    secretive = f"from broker.runtime.inside import kernel; kernel.keep_secrets(); {open_one}"
     start = (
         "!global process; process = subprocess.Popen([sys.executable, '-c', {!r}], stdout=subprocess.PIPE, "
         "env={{'SECRET': 'x', 'PYTHONPATH': {!r}}}); process.stdout.readline()"

@@ -13,7 +13,7 @@ import pytest
 
 from broker.errors import OutOfMemory, TmpFull, TooManyProcesses
 from broker.quantity import Size
-from broker.runtime import cgroup
+from broker.runtime.inside import cgroup
 from broker.runtime.messages import Done
 from broker.runtime.nursery import Nursery
 from tests.conftest import until

@@ -23,7 +23,7 @@ ALLOWED = {
 
 FOR_SOURCES = {"errors", "event", "quantity", "names", "source", "cloudevents", "identity", "payload"}
 
-IN_ENVIRONMENTS = "broker.runtime.forkserver"
+INSIDE = "broker/runtime/inside"
 
 
 def files(top: str) -> Iterator[Path]:
@@ -142,20 +142,9 @@ def test_handlers_know_nothing_of_broker():
 
 
 def test_what_runs_in_environments_needs_the_standard_library_alone():
-    seen, ahead = set(), [IN_ENVIRONMENTS]
-    while ahead:
-        name = ahead.pop()
-        path = find(name)
-        if name in seen or path is None:
-            continue
-        seen.add(name)
-        for other in imports(path):
-            top = other.split(".")[0]
-            assert top == "broker" or top in sys.stdlib_module_names, f"{name} imports {other}"
-            if top == "broker":
-                assert room(other) == "runtime", f"{name} imports {other}"
-                ahead.append(other)
-    assert len(seen) > 3
+    needed = {(path.name, name) for path in files(INSIDE) for name in imports(path)}
+    fine = {name for _, name in needed if name.startswith("broker.runtime.inside.")} | sys.stdlib_module_names
+    assert [one for one in needed if not {one[1], one[1].split(".")[0]} & fine] == []
 
 
 def test_every_exception_is_still_needed():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.runtime import cgroup
-from broker.runtime.cgroup import Leaves
+from broker.runtime.inside import cgroup
+from broker.runtime.inside.cgroup import Leaves
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.runtime.frames import MAX_FRAME, FrameError, FrameReader, frame, marker, marker_prefix
+from broker.runtime.inside.frames import MAX_FRAME, FrameError, FrameReader, frame, marker, marker_prefix
 
 HEADERS = st.binary(min_size=1, max_size=50).filter(lambda header: b"\n" not in header)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.runtime.frames import LINE_BREAK, marker
+from broker.runtime.inside.frames import LINE_BREAK, marker
 from broker.runtime.output import LEAST_CHARGE, LONGEST_LINE, Output, level_of
 
 TOKEN = "feedbeef"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.runtime.http1 import BadRequest, RequestReader, response
+from broker.runtime.inside.http1 import BadRequest, RequestReader, response
 
 CHUNKED = (
     b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTrailer: X-Kind\r\n\r\n"

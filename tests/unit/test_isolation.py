@@ -10,8 +10,9 @@ import pytest
 
 from broker import config as configuration
 from broker.errors import ConfigError
-from broker.runtime import account, bubble
+from broker.runtime import account
 from broker.runtime.account import Account, owner
+from broker.runtime.inside import bubble
 from broker.runtime.isolation import Isolation, complaints
 
 ROOT = Path(__file__).parents[2]

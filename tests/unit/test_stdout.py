@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.runtime.stdout import Stdout
-from broker.runtime.wire import MAX_RESULT
+from broker.runtime.inside.stdout import Stdout
+from broker.runtime.inside.wire import MAX_RESULT
 
 
 def told(*pieces: bytes) -> tuple[bytes, bool, bytes]:

@@ -22,7 +22,7 @@ import java.util.concurrent.TimeUnit;
 /**
  * What runs inside a Java environment: load the handler, then answer one invocation after another.
  *
- * <p>It speaks the frames of broker/runtime/frames.py over descriptor 3 and writes markers into 4, the output pipe.
+ * <p>It speaks the frames of broker/runtime/inside/frames.py over descriptor 3 and writes markers into 4, the output pipe.
  */
 public final class Bootstrap {
     private static final int CONTROL = 3;

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from types import CoroutineType
 from typing import Any, NoReturn
 
-from broker.runtime import failure
-from broker.runtime.frames import LINE_BREAK, FrameReader, frame, marker
-from broker.runtime.loading import HandlerMissing, InitFailed, LoadedFiles, load
-from broker.runtime.standard import Context, client_context, context_type, log_to, open_streams, trace_id
+from broker.runtime.inside import failure
+from broker.runtime.inside.frames import LINE_BREAK, FrameReader, frame, marker
+from broker.runtime.inside.loading import HandlerMissing, InitFailed, LoadedFiles, load
+from broker.runtime.inside.standard import Context, client_context, context_type, log_to, open_streams, trace_id
 
 _RECEIVE = 256 << 10
 _NOTICEABLE = 100

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.runtime import kernel
-from broker.runtime.become import become
-from broker.runtime.confinement import lower
+from broker.runtime.inside import kernel
+from broker.runtime.inside.become import become
+from broker.runtime.inside.confinement import lower
 
 _EMPTY = ("/tmp", "/run")  # noqa: S108 -- the very folders
 """Folders that are empty in the bubble: what other programs put there, their sockets above all."""
@@ -29,8 +29,8 @@ _RESOLVER = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager")
 _SEARCHED = ("PATH", "PYTHONPATH", "NODE_PATH", "LD_LIBRARY_PATH", "LAMBDA_TASK_ROOT")
 """Variables that name folders which a function needs."""
 
-_AGAIN = "import sys; sys.path.append(sys.argv[1]); from broker.runtime.bubble import main; main()"
-_PACKAGE = str(Path(__file__).parents[2])
+_AGAIN = "import sys; sys.path.append(sys.argv[1]); from broker.runtime.inside.bubble import main; main()"
+_PACKAGE = str(Path(__file__).parents[3])
 
 
 def enter(spec: Mapping[str, Any], control: int, output: int) -> NoReturn:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from broker.runtime import kernel, limits
+from broker.runtime.inside import kernel, limits
 
 _MAPPED = "0" * 16 + ("FFFF0000" if sys.byteorder == "little" else "0000FFFF")
 """How the table of IPv6 begins an address of IPv4."""

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.runtime import runtime_api
-from broker.runtime.become import RESTORED
-from broker.runtime.http1 import BadRequest, Request, RequestReader, response
-from broker.runtime.peers import is_ours
-from broker.runtime.runtime_api import Refused
-from broker.runtime.standard import trace_id
-from broker.runtime.wire import Wire, die_like, ending
+from broker.runtime.inside import runtime_api
+from broker.runtime.inside.become import RESTORED
+from broker.runtime.inside.connection import Connection
+from broker.runtime.inside.http1 import BadRequest, Request, response
+from broker.runtime.inside.peers import is_ours
+from broker.runtime.inside.runtime_api import Refused
+from broker.runtime.inside.standard import trace_id
+from broker.runtime.inside.wire import Wire, die_like, ending
 
 _RECEIVE = 256 << 10
 _FAREWELL = 1.5
@@ -47,27 +48,6 @@ class _Attempt:
     started: float
 
 
-class _Connection:
-    """One connection of the program."""
-
-    def __init__(self, end: socket.socket, max_result: int) -> None:
-        self.end = end
-        self.reader = RequestReader(max_result + 1)
-        self.unsent = b""
-        self.closes = False
-
-    def send(self, data: bytes) -> None:
-        """Send as much as the socket takes; `flush` sends the rest."""
-        self.unsent += data
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what is left."""
-        with contextlib.suppress(BlockingIOError):
-            while self.unsent:
-                self.unsent = self.unsent[self.end.send(self.unsent) :]
-
-
 class ApiEnvironment:
     """Stands between the worker and one program."""
 
@@ -78,8 +58,8 @@ class ApiEnvironment:
         self._wire = Wire(spec, control, output)
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
-        self._connections: dict[int, _Connection] = {}
-        self._waiting: _Connection | None = None
+        self._connections: dict[int, Connection] = {}
+        self._waiting: Connection | None = None
         """The connection over which the program waits for the next invocation."""
         self._queue: deque[tuple[dict[str, Any], bytes]] = deque()
         self._current: _Attempt | None = None
@@ -178,11 +158,11 @@ class ApiEnvironment:
                 return
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(end, self._max_result)
+            connection = Connection(end, self._max_result)
             self._connections[end.fileno()] = connection
             self._watch(end.fileno(), lambda: self._listen(connection))
 
-    def _listen(self, connection: _Connection) -> None:
+    def _listen(self, connection: Connection) -> None:
         try:
             connection.flush()
             data = connection.end.recv(_RECEIVE)
@@ -206,7 +186,7 @@ class ApiEnvironment:
         for request in requests:
             self._serve(connection, request)
 
-    def _serve(self, connection: _Connection, request: Request) -> None:
+    def _serve(self, connection: Connection, request: Request) -> None:
         connection.closes = not request.keeps
         try:
             said = self._do(connection, request)
@@ -216,7 +196,7 @@ class ApiEnvironment:
             self._send(connection, said)
         self._give()
 
-    def _do(self, connection: _Connection, request: Request) -> bytes:
+    def _do(self, connection: Connection, request: Request) -> bytes:
         """Do what the program asks for; return the response, or nothing when it has to wait."""
         match runtime_api.parts(request):
             case ("GET", "invocation", "next"):
@@ -240,7 +220,7 @@ class ApiEnvironment:
                 raise Refused("404 Not Found", "NotFound", f"there is no {request.method} {request.path}")
         return response("202 Accepted", runtime_api.OK)
 
-    def _next(self, connection: _Connection) -> None:
+    def _next(self, connection: Connection) -> None:
         if self._current is not None:
             message = f"invocation {self._current.id} has not been answered"
             raise Refused("403 Forbidden", "InvalidStateTransition", message)
@@ -253,7 +233,7 @@ class ApiEnvironment:
         if self._current is None or self._current.id != id_:
             raise Refused("400 Bad Request", "InvalidRequestID", "this invocation does not run")
 
-    def _send(self, connection: _Connection, data: bytes) -> None:
+    def _send(self, connection: Connection, data: bytes) -> None:
         try:
             connection.send(data)
         except OSError:
@@ -261,14 +241,14 @@ class ApiEnvironment:
         else:
             self._rewatch(connection)
 
-    def _rewatch(self, connection: _Connection) -> None:
+    def _rewatch(self, connection: Connection) -> None:
         """Watch for room to write only while there is something to write."""
         if connection.closes and not connection.unsent and connection is not self._waiting:
             self._part(connection)
         elif connection.end.fileno() in self._watched:
             self._poll.modify(connection.end.fileno(), select.POLLIN | (select.POLLOUT if connection.unsent else 0))
 
-    def _part(self, connection: _Connection) -> None:
+    def _part(self, connection: Connection) -> None:
         if connection.end.fileno() < 0:
             return
         if self._waiting is connection:

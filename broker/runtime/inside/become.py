@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol
 
-from broker.runtime import bootstrap
+from broker.runtime.inside import bootstrap
 
 CONTROL, OUTPUT = 3, 4
 """Where a program finds its two lines. Node closes such low ones in its children by itself, and Java all."""
@@ -40,11 +40,11 @@ def become(spec: Mapping[str, Any], control: int, output: int) -> Runs:
     if spec["speech"] == "frames":
         _replace(spec, control, output)
     if spec["speech"] == "exec":
-        from broker.runtime.program import ProgramEnvironment  # noqa: PLC0415
+        from broker.runtime.inside.program import ProgramEnvironment  # noqa: PLC0415
 
         return ProgramEnvironment(spec, control, output)
     if spec["speech"] == "api":
-        from broker.runtime.api import ApiEnvironment  # noqa: PLC0415
+        from broker.runtime.inside.api import ApiEnvironment  # noqa: PLC0415
 
         return ApiEnvironment(spec, control, output)
     more = spec["variables"].get("PYTHONPATH", "")
@@ -64,7 +64,7 @@ def _replace(spec: Mapping[str, Any], control: int, output: int) -> NoReturn:
     try:
         os.execvp(program, [*spec["argv"], told])  # noqa: S606 -- to become it is the point
     except OSError as error:
-        from broker.runtime.wire import Wire  # noqa: PLC0415 -- only for those that fail
+        from broker.runtime.inside.wire import Wire  # noqa: PLC0415 -- only for those that fail
 
         Wire(spec, control, output).refuse("InitFailed", f"{program} cannot be run: {error.strerror}")
         os._exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.runtime.wire import MAX_RESULT, checked_result
+from broker.runtime.inside.wire import MAX_RESULT, checked_result
 
 _BLANK = b" \t\r\n"
 _JSON = b'{["-0123456789tfnNI'

@@ -1,4 +1,4 @@
-"""Wire: an environment's two lines to its worker, for those that run other programs; see channel.py for its other end.
+"""Wire: an environment's two lines to its worker, for those that run other programs; its other end is ../channel.py.
 
 It runs inside the environment, so it needs nothing beyond the standard library.
 """
@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.runtime import bootstrap, failure, kernel
-from broker.runtime.frames import LINE_BREAK, FrameReader, frame, marker
+from broker.runtime.inside import bootstrap, failure, kernel
+from broker.runtime.inside.frames import LINE_BREAK, FrameReader, frame, marker
 
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: with the complement of a pid above it, the clock of a process
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from broker.runtime import kernel, limits
+from broker.runtime.inside import kernel, limits
 
 
 def confine(bounds: Mapping[str, Any], *, parent: int) -> None:

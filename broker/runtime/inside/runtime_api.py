@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from broker.runtime import failure
-from broker.runtime.http1 import Request
-from broker.runtime.wire import checked_result
+from broker.runtime.inside import failure
+from broker.runtime.inside.http1 import Request
+from broker.runtime.inside.wire import checked_result
 
 OK = b'{"status":"OK"}\n'
 

@@ -15,10 +15,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from broker.runtime import bootstrap, failure, limits
-from broker.runtime.become import RESTORED
-from broker.runtime.stdout import Stdout
-from broker.runtime.wire import Wire, die_like, ending
+from broker.runtime.inside import bootstrap, failure, limits
+from broker.runtime.inside.become import RESTORED
+from broker.runtime.inside.stdout import Stdout
+from broker.runtime.inside.wire import Wire, die_like, ending
 
 _PIPE = 64 << 10
 _TAIL = 4 << 10

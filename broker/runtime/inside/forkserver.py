@@ -33,9 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.runtime import bootstrap, bubble, cgroup, confinement, kernel, limits
-from broker.runtime.become import Runs, become
-from broker.runtime.frames import FrameReader, frame
+from broker.runtime.inside import bootstrap, bubble, cgroup, confinement, kernel, limits
+from broker.runtime.inside.become import Runs, become
+from broker.runtime.inside.frames import FrameReader, frame
 
 _RECEIVE = 64 << 10
 _MAX_DESCRIPTORS = 64
