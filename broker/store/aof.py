@@ -37,10 +37,21 @@ def damaged(log: str) -> str | None:
 
 def newest(folder: Path) -> str:
     """Return the name of the file that the server appends to. Raises OSError when there is no manifest."""
-    # A line of the manifest: `file NAME seq NUMBER type i`; i is an incremental file, the last one is written to.
-    manifest = (folder / _MANIFEST).read_text()
-    names = [line.split()[1] for line in manifest.splitlines() if line.endswith(" type i")]
+    names = _names(folder, "i")
     return names[-1] if names else ""
+
+
+def sizes(folder: Path) -> tuple[int, int]:
+    """Return how many bytes are in the base file, and in those that were begun since. Raises OSError."""
+    base, appended = (sum((folder / name).stat().st_size for name in _names(folder, kind)) for kind in "bi")
+    return base, appended
+
+
+def _names(folder: Path, kind: str) -> list[str]:
+    """Return the files of a kind: `b` for the base, `i` for the incremental ones, of which the last is written to."""
+    # A line of the manifest: `file NAME seq NUMBER type i`.
+    manifest = (folder / _MANIFEST).read_text()
+    return [line.split()[1] for line in manifest.splitlines() if line.endswith(f" type {kind}")]
 
 
 def mend(data: Path, name: str, binary: Path) -> str:

@@ -24,6 +24,15 @@ _BLOCK = 512
 _libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
 
+def left(folder: Path) -> int:
+    """Return how many bytes the file that the server appends to can grow by in any case. Raises OSError."""
+    return _left((folder / aof.newest(folder)).stat())
+
+
+def _left(state: os.stat_result) -> int:
+    return state.st_blocks * _BLOCK - state.st_size
+
+
 def top_up(folder: Path, size: int) -> None:
     """Let the file that the server appends to grow by so many bytes, unless it can grow by most of that.
 
@@ -34,7 +43,7 @@ def top_up(folder: Path, size: int) -> None:
         return
     path = folder / aof.newest(folder)
     state = path.stat()
-    if state.st_blocks * _BLOCK - state.st_size > size * 3 // 4:
+    if _left(state) > size * 3 // 4:
         return
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:

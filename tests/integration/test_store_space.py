@@ -15,6 +15,7 @@ from redis.retry import Retry
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger, Order, Settlement, Want, audit
 from broker.ledger.jobs import job_data
+from broker.store import aof
 from broker.store.embedded import Server
 from tests.conftest import until
 
@@ -154,3 +155,36 @@ def test_what_is_taken_on_after_a_full_disk_outlives_a_kill_also_after_the_file_
         until(server.collect)
         server.start()
         assert (server.repairs, audit(client)) == ([], before)
+
+
+def test_a_file_that_has_doubled_is_written_anew_and_the_new_one_has_room_at_once(disk, monkeypatch):
+    monkeypatch.setattr("broker.store.rationing.REWRITE_FROM", MB)
+    folder = disk / "data" / aof.FOLDER
+    with Server(disk / "data") as server, impatient(server) as client:
+        server.watch_space()
+        first = aof.newest(folder)
+        ledger = Ledger(client)
+        ledger.publish([[order(str(number), 20_000)] for number in range(100)])
+        server.watch_space()
+        assert aof.newest(folder) != first
+        state = (folder / aof.newest(folder)).stat()
+        assert state.st_blocks * 512 - state.st_size >= MB
+        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        second = aof.newest(folder)
+        server.watch_space()
+        assert aof.newest(folder) == second
+
+
+def test_a_write_that_may_have_failed_between_two_looks_has_the_file_written_anew(disk):
+    with Server(disk / "data") as server, impatient(server) as client:
+        server.watch_space()
+        folder = disk / "data" / aof.FOLDER
+        client.bgrewriteaof()
+        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        fill(disk)
+        assert "nothing new is taken on" in server.watch_space()
+        assert client.info("persistence")["aof_last_write_status"] == "ok"  # nothing was written when somebody looked
+        before = aof.newest(folder)
+        (disk / "filler").unlink()
+        until(lambda: "events are taken on" in server.watch_space(), within=30, every=0.05)
+        assert aof.newest(folder) != before
