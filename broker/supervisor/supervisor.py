@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from broker import leash
 from broker.errors import BrokerError, StoreMissing
 from broker.quantity import Duration
-from broker.store import flush, space
 from broker.store.lockfile import LockFile, take
 from broker.supervisor.child import MISCONFIGURED, Child, Revival
+from broker.supervisor.disk import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 3.0
 """Seconds that a child gets when it is to end without finishing anything; then it is killed."""
-
-DISK_EVERY = min(flush.EVERY, space.EVERY)
-"""Seconds between two looks at the embedded server's disk, in one go: what wakes costs more than what it does then."""
-
-FLUSH_AGAIN = 10.0
-"""Seconds until the next try after the disk has refused what Redis wrote."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -90,7 +84,7 @@ class Supervisor:
         """How often we were asked to stop: once waits for what runs, twice does not, three times kills."""
         self._stopping = False
         self._tell_wait_at = 0.0
-        self._disk_at = self._flush_at = 0.0
+        self._disk = Disk(server, self._say) if server is not None else None
 
     def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP; return the exit code. Nothing that was started is left then.
@@ -194,8 +188,8 @@ class Supervisor:
 
     def _listen(self, timeout: float | None) -> None:
         """Listen for at most `timeout` seconds, or until the server's disk wants something."""
-        if self._server is not None:
-            until_disk = max(0.0, self._disk_at - time.monotonic())
+        if self._disk is not None:
+            until_disk = max(0.0, self._disk.at - time.monotonic())
             timeout = until_disk if timeout is None else min(timeout, until_disk)
         woken: socket.socket | None = None
         for key, _ in self._selector.select(timeout):
@@ -206,26 +200,8 @@ class Supervisor:
         if woken is not None:  # last, because it closes what the children wrote to
             woken.recv(4096)
             self._notice_deaths()
-        if self._server is not None:
-            self._tend_disk(self._server)
-
-    def _tend_disk(self, server: Server) -> None:
-        now = time.monotonic()
-        if now < self._disk_at:
-            return
-        self._disk_at = now + DISK_EVERY
-        with suppress(OSError):  # the server is just starting, or not there; the next look is soon
-            if news := server.watch_space():
-                self._say(news)
-        if self._flush_at <= now:
-            self._flush(server)
-
-    def _flush(self, server: Server) -> None:
-        try:
-            server.flush()
-        except OSError as error:
-            self._say(f"the disk does not keep what Redis has written: {error}")
-            self._flush_at = time.monotonic() + FLUSH_AGAIN
+        if self._disk is not None:
+            self._disk.tend()
 
     def _relay(self, child: Child, descriptor: int) -> None:
         lines = child.lines()
