@@ -57,10 +57,14 @@ class Lease:
         self.reconcile_at = now + RECONCILE_EVERY
         known = {(one.id, one.execution) for attempt in self._pool.attempts() for one in attempt.claimed}
         known.update((settlement.id, settlement.execution) for settlement in self._outbox.settlements)
-        for queue, id_, execution in self._ledger.held_by(self._name, sorted(queues)):
-            if (id_, execution) not in known and not self._claiming.is_coming(execution):
-                log.warning("%s: given back; it was claimed, and the answer was lost", id_)
-                self._outbox.settlements.append(Settlement(verdict="release", queue=queue, id=id_, execution=execution))
+        unknown = [
+            Settlement(verdict="release", queue=queue, id=id_, execution=execution)
+            for queue, id_, execution in self._ledger.held_by(self._name, sorted(queues))
+            if (id_, execution) not in known and not self._claiming.is_coming(execution)
+        ]
+        if unknown:
+            log.warning("%d given back: they were claimed, and the answer was lost", len(unknown))
+            self._outbox.settlements += unknown
 
     def _renewed(self, state: Recovery, then: Callable[[], None]) -> None:
         self._tell_recovered(state)

@@ -21,7 +21,7 @@ from tests.conftest import until
 ECHO = "def handler(event, context): return 1\n"
 
 
-def turning(worker, condition, within=10):
+def turning(worker, condition, within=30):
     """Let a worker of this process turn until the condition holds."""
     end = time.monotonic() + within
     while not condition() and time.monotonic() < end:
