@@ -102,6 +102,8 @@ class Worker(rq.Worker):
         self._claiming = Claiming(parts, config.sources, self._follow, learn=self._learning.now)
         self._lease = Lease(parts, self._claiming)
         self._beat = Beat(parts, ears=self._ears, lease=self._lease, learning=self._learning, budgets=Budgets(config))
+        self._told_to: list[bytes] = []
+        """Commands of RQ's tools that were not obeyed yet."""
         self._ended = 0
         self._away_until = self._away_for = 0.0
 
@@ -143,6 +145,10 @@ class Worker(rq.Worker):
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience(time.monotonic())):
             self._take(key.data())
+        if self._told_to and not self._claiming.is_waiting:  # a command may be about what is being claimed
+            for message in self._told_to:
+                obey(message, self, self._pool)
+            self._told_to.clear()
         now = time.monotonic()
         self._take(self._pool.tick(now))
         self._pool.redeal(now)
@@ -254,7 +260,7 @@ class Worker(rq.Worker):
 
     def _hear(self, channel: str, message: bytes) -> None:
         if channel == self._commands:
-            obey(message, self, self._pool)
+            self._told_to.append(message)
         elif channel == CHANGES:
             self._learning.soon()
         elif channel == MISSED:

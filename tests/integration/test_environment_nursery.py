@@ -82,7 +82,7 @@ def test_when_it_dies_its_environments_die_and_the_next_start_makes_another(driv
         assert isinstance(died.error, EnvironmentDied)
         assert (died.current, died.unstarted) == (current, unstarted)
     assert not driver.nursery.alive
-    assert driver.processes() == []
+    until(lambda: driver.processes() == [], what="the daemon that one had left is gone")
     assert driver.result(driver.warm(ECHO), 3) == 3
     assert driver.nursery.alive
     assert driver.nursery.fileno() == descriptor

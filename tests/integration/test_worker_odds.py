@@ -223,6 +223,29 @@ def test_a_suspect_of_which_redis_did_not_hear_that_it_runs_holds_no_other_back(
         worker._end()
 
 
+def test_a_job_is_stopped_of_which_the_worker_does_not_know_yet_that_it_has_it(project):
+    project.configure("import time\ndef handler(event, context): time.sleep(60)\n", retry={"attempts": 1})
+    (id,) = project.push(1)
+    worker = Worker(project.config, project.client)
+    send, answers = worker._pipelined.send, []
+
+    def late(call, then):
+        send(call, (lambda answer: answers.append((then, answer))) if call.script == "claim" else then)
+
+    worker._pipelined.send = late
+    worker._begin()
+    try:
+        assert turning(worker, lambda: answers)
+        send_stop_job_command(project.client, id, serializer=JSONSerializer)
+        assert turning(worker, lambda: worker._told_to)
+        worker._pipelined.send = send
+        then, answer = answers[0]
+        then(answer)
+        assert turning(worker, lambda: project.job(id)["status"] == "stopped")
+    finally:
+        worker._end()
+
+
 def test_no_suspect_begins_before_redis_knows_how_the_last_one_ended(project):
     project.configure("def handler(event, context):\n    with open('ran', 'a') as file: file.write('x')\n")
     ids = project.push(1, 2)
