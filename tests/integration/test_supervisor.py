@@ -213,7 +213,11 @@ def test_ctrl_c_at_the_terminal_reaches_the_supervisor_alone(start, child):
 
 
 def test_a_hang_up_of_the_terminal_stops_it_too(start, child):
-    broker = start(workers={"w1": child("w1")})
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # of tests that run under nohup it would inherit otherwise
+    try:
+        broker = start(workers={"w1": child("w1")})
+    finally:
+        signal.signal(signal.SIGHUP, before)
     broker.says(r"w1 \| runs")
     broker.process.send_signal(signal.SIGHUP)
     assert broker.ends() == 0
