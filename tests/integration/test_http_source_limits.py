@@ -10,8 +10,9 @@ import pytest
 import redis
 
 from broker.quantity import Size
-from sources._http.listener import Listener, _Protocol
+from sources._http.listener import Listener
 from sources._http.message import Response
+from sources._http.protocol import Protocol
 from sources.http import Http
 from tests.conftest import until
 from tests.source_context import RealContext, running
@@ -195,13 +196,13 @@ def test_what_never_ends_is_cut_off(connect, start):
     [(b"", 0), (b"\r\n", 0), (b"POST /ho", 0), (HEAD, 0), (HEAD + b"Content-Length: 9\r\n\r\nabc", 408)],
 )
 def test_a_client_that_does_not_finish_its_request_is_let_go(connect, monkeypatch, sent, status):
-    monkeypatch.setattr("sources._http.listener.HEAD_TIMEOUT", 0.05)
-    monkeypatch.setattr("sources._http.listener.BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.protocol.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.protocol.BODY_TIMEOUT", 0.05)
     assert exchange(connect(), sent)[0] == status
 
 
 def test_a_client_cannot_hold_a_connection_with_empty_lines(connect, monkeypatch):
-    monkeypatch.setattr("sources._http.listener.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.protocol.HEAD_TIMEOUT", 0.05)
     connection = connect()
     connection.sendall(HEAD + b"\r\n")
     assert answer(connection, whole=False)[0] == 202
@@ -290,7 +291,7 @@ def big():
 
 
 def test_a_client_that_takes_nothing_is_let_go(big, monkeypatch):
-    monkeypatch.setattr("sources._http.listener.SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr("sources._http.protocol.SEND_TIMEOUT", 0.05)
     with socket.create_connection(("127.0.0.1", big.port), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         until(lambda: big._server.server_state.total_requests == 1)
@@ -307,7 +308,7 @@ def test_a_client_that_takes_its_time_is_waited_for():
         def abort(self):
             self.aborted = True
 
-    protocol = object.__new__(_Protocol)
+    protocol = object.__new__(Protocol)
     protocol.transport = transport = Transport()
     for now, unsent in ((0, 0), (100, 30), (159, 30), (160, 20), (219, 20), (220, 10), (221, 90), (279, 90)):
         transport.unsent = unsent
