@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import redis
@@ -46,6 +47,22 @@ def order(id, size=100):
     return Order(queue="f", id=id, data=job_data("f", b'"' + b"x" * size + b'"'))
 
 
+def write_anew(server, client):
+    """Have the server write its file anew; return when the room of the old one, which a thread gives back, is free."""
+    client.bgrewriteaof()
+    until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+
+    def holds_the_old_one():
+        for entry in Path(f"/proc/{server.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                path = str(entry.readlink())
+                if aof.FOLDER in path and (".1." in path or "(deleted)" in path):
+                    return True
+        return False
+
+    until(lambda: not holds_the_old_one())
+
+
 def impatient(server):
     return redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
 
@@ -77,8 +94,7 @@ def test_all_that_was_answered_on_a_full_disk_outlives_a_kill_at_once(disk, fsyn
         ledger = Ledger(client)
         ledger.publish([[order("before")]])
         if rewritten:
-            client.bgrewriteaof()
-            until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+            write_anew(server, client)
         server.watch_space()
         fill(disk)
         for number in range(50):
@@ -140,8 +156,7 @@ def test_what_is_taken_on_after_a_full_disk_outlives_a_kill_also_after_the_file_
         server.watch_space()
         ledger = Ledger(client)
         ledger.publish([[order("before")]])
-        client.bgrewriteaof()
-        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        write_anew(server, client)
         fill(disk)
         with suppress(StoreUnavailable):
             for number in range(1000):
@@ -179,8 +194,7 @@ def test_a_write_that_may_have_failed_between_two_looks_has_the_file_written_ane
     with Server(disk / "data") as server, impatient(server) as client:
         server.watch_space()
         folder = disk / "data" / aof.FOLDER
-        client.bgrewriteaof()
-        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        write_anew(server, client)
         fill(disk)
         assert "nothing new is taken on" in server.watch_space()
         assert client.info("persistence")["aof_last_write_status"] == "ok"  # nothing was written when somebody looked
