@@ -60,6 +60,8 @@ class Run:
                 self._config = project.write(self.folder, log=self.log, redis=url, functions=functions)
                 self._variables["BROKER_CONFIG"] = str(self._config)
             self.crew = self._stack.enter_context(Crew(self.folder / "said"))
+            if not self.contender.ours:  # some take seconds to end in order; nothing that they would save is kept
+                self._stack.callback(self.crew.kill)
             self._held = self._stack.pop_all()
         return self
 

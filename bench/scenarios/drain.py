@@ -26,7 +26,7 @@ def cases(room: Room) -> list[Case]:
 
 def drain(room: Room, contender: Contender) -> Outcome:
     """Measure one contender once."""
-    count = room.scale(contender.count, max(100, contender.count // (4 if contender.ours else 12)))
+    count = room.scale(contender.count, max(100, min(15_000, contender.count // (5 if contender.ours else 12))))
     single = min(2000, count // 2)
     with Run(contender, room.venvs) as run:
         produced = run.produce("load", contender.function, single, count - single)

@@ -31,7 +31,7 @@ def cases(room: Room) -> list[Case]:
 
 def files(room: Room) -> Outcome:
     """Measure once."""
-    count = room.scale(400, 40)
+    count = room.scale(400, 25)
     with Whole(functions={"file": ""}, rest=SOURCE) as whole:
         inbox = whole.folder / "inbox"
         inbox.mkdir()

@@ -58,9 +58,9 @@ def cases(room: Room) -> list[Case]:
 def _everyone(room: Room, contenders: tuple[Contender, ...], tasks: int, patience: int) -> Outcome:
     with ThreadPoolExecutor(len(contenders)) as threads:
         waiting = []
-        for contender in contenders:
+        for number, contender in enumerate(contenders):
+            time.sleep(2 if number else 0)  # so that they do not all work at the same moment
             waiting.append(threads.submit(_kill, room, contender, tasks, patience))
-            time.sleep(2)  # so that they do not all work at the same moment
         return [figure for one in waiting for figure in one.result()]
 
 

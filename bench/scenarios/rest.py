@@ -53,7 +53,7 @@ def cases(room: Room) -> list[Case]:
 
 def at_rest(room: Room) -> Outcome:
     """Measure once."""
-    seconds = room.scale(30, 5)
+    seconds = room.scale(30, 3)
     rest = SOURCES.replace("{port}", str(free_port()))
     with Whole(functions={"file": "", "request": "", "noop": ""}, rest=rest) as whole:
         inbox = whole.folder / "inbox"
@@ -61,7 +61,7 @@ def at_rest(room: Room) -> Outcome:
         whole.start()
         (inbox / "0.txt").write_text("x")
         whole.until_ran(1, within=30)
-        time.sleep(2)
+        time.sleep(room.scale(2, 1))
         before, begun = _cpu(whole), time.monotonic()
         time.sleep(seconds)
         after, spent = _cpu(whole), time.monotonic() - begun

@@ -28,16 +28,12 @@ A_SECOND = 1_000
 
 
 def cases(room: Room) -> list[Case]:
-    """Return both."""
-    count, seconds = room.scale(10_000, 1_000), room.scale(30, 3)
-    return [
-        Case(scenario=NAME, who=f"{OURS}, {count:,} registered", measure=partial(_ours, count, seconds)),
-        Case(
-            scenario=NAME,
-            who=f"{APSCHEDULER}, {A_SECOND:,} registered",
-            measure=partial(_apscheduler, room, A_SECOND, seconds),
-        ),
-    ]
+    """Return both; in a hurry ours alone."""
+    count, seconds = room.scale(10_000, 1_000), room.scale(30, 2)
+    ours = Case(scenario=NAME, who=f"{OURS}, {count:,} registered", measure=partial(_ours, count, seconds))
+    peer = f"{APSCHEDULER}, {A_SECOND:,} registered"
+    theirs = Case(scenario=NAME, who=peer, measure=partial(_apscheduler, room, A_SECOND, seconds))
+    return [ours] if room.quick else [ours, theirs]
 
 
 def interval(number: int, count: int) -> float:
@@ -62,12 +58,17 @@ def _ours(count: int, seconds: int) -> Outcome:
         first = time.time()
         time.sleep(seconds)
         last = time.time()
-        time.sleep(3)
-        found = [one for one in records.read(whole.log) if first <= one.sent / 1e9 < last]
-    expected = sum(due_within(interval(number, count), first, last) for number in range(count))
+        expected = sum(due_within(interval(number, count), first, last) for number in range(count))
+        end = time.monotonic() + 3
+        while len(found := _between(whole, first, last)) < expected and time.monotonic() < end:
+            time.sleep(0.1)
     late = [(one.at - one.sent) / 1e6 for one in found]
     ran = len({(one.number, one.sent) for one in found})
     return _figures(f"{OURS}, {count:,} registered", late, expected, ran)
+
+
+def _between(whole: Whole, first: float, last: float) -> list[records.Record]:
+    return [one for one in records.read(whole.log) if first <= one.sent / 1e9 < last]
 
 
 def _begun(whole: Whole) -> int:

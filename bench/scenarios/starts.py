@@ -57,7 +57,8 @@ def starts(room: Room, runtime: str) -> Outcome:
             raise Missing(f"this version cannot run it: {str(error).splitlines()[0]}") from error
         publisher = Publisher(config, Ledger(connection.connect(config)))
         whole.start("worker")
-        time.sleep(2)  # the worker and its nursery are there
+        whole.until(lambda: "nursery" in whole.parts(), within=30, what="the worker and its nursery are there")
+        time.sleep(0.5)  # and have nothing more to do
         for number in range(count):
             _send(publisher, f"f{number}", number)
             whole.until_ran(number + 1, within=30)
