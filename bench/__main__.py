@@ -103,7 +103,9 @@ def _write(document: dict[str, Any]) -> None:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short repetition of each; peers only drain, if they are installed")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repetition of each; peers only drain, if they are installed"
+    )
     parser.add_argument("--only", action="append", choices=list(TITLES), help="this scenario alone; may be repeated")
     parser.add_argument("--repetitions", type=int, help=f"how often; {REPETITIONS}, with --quick 1")
     parser.add_argument("--venvs", type=Path, default=DEFAULT, help="where the peers are, or will be, installed")
