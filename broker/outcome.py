@@ -85,6 +85,8 @@ def succeed(attempt: Attempt, result: bytes, follow: Follow, *, duration_ms: flo
         failure = Failure(reason="BatchAnswer", body=msgspec.json.encode(body))
         return fail(attempt, failure, follow, duration_ms=duration_ms, used=used)
     _report(attempt, duration_ms, used, "error" if failed else "")
+    if len(attempt.claimed) > 1 and result == b"null" and not (failed or attempt.function.on_success):
+        return _billed(attempt, _finished_together(attempt, result, follow), duration_ms)
     settlements = []
     for position, one in enumerate(attempt.claimed):
         if position in failed:
@@ -138,6 +140,30 @@ def _finished(attempt: Attempt, one: Claimed, result: bytes, follow: Follow) -> 
         told=one.told,
         orders=_onward(attempt, one, destination, "succeeded", result, follow=follow) if destination else (),
     )
+
+
+def _finished_together(attempt: Attempt, result: bytes, follow: Follow) -> list[Settlement]:
+    """Settle a batch of which each has finished: in one settlement those of which there is nothing else to tell."""
+    settlements: list[Settlement] = []
+    together: dict[tuple[str, str], list[str]] = {}
+    for one in attempt.claimed:
+        if one.attempt > 1 or one.told:
+            settlements.append(_finished(attempt, one, result, follow))
+        else:
+            together.setdefault((one.queue, one.execution), []).append(one.id)
+    keep = attempt.function.keep
+    for (queue, execution), (first, *others) in together.items():
+        settlement = Settlement(
+            verdict="finished",
+            queue=queue,
+            id=first,
+            execution=execution,
+            others=tuple(others),
+            keep=keep,
+            result=result,
+        )
+        settlements.append(settlement)
+    return settlements
 
 
 def _failed(attempt: Attempt, one: Claimed, failure: Failure, follow: Follow) -> Settlement:

@@ -83,29 +83,10 @@ def settle(
     """Return the call that writes down how attempts ended; see `Ledger.settle`."""
     moment = datetime.now(UTC)
     lines = _Lines()
-    usual: dict[tuple[str, int, str], list[int]] = {}
-    others = []
-    prefix = f"{worker}."
-    before = ""
-    for position, one in enumerate(settlements):
-        if _is_usual(one, prefix):
-            after = settlements[position + 1].execution if position + 1 < len(settlements) else ""
-            batch = one.execution if one.execution in {before, after} else ""
-            usual.setdefault((one.queue, _seconds(one.keep), batch), []).append(position)
-        else:
-            others.append(position)
-        before = one.execution
-    arguments: list[Any] = [len(usual)]
-    for (queue, keep, batch), positions in usual.items():
-        first = settlements[positions[0]]
-        number, billed = (batch[len(prefix) :], _number(first.billed_ms)) if batch else ("", "")
-        arguments += (queue, keep, first.megabytes, number, billed, len(positions))
-        for position in positions:
-            one = settlements[position]
-            arguments += (one.id,) if batch else (one.id, one.execution[len(prefix) :], _number(one.billed_ms))
-    arguments.append(len(others))
-    for position in others:
-        arguments += _settlement(settlements[position], lines)
+    groups, positions, unusual = _parted(settlements, f"{worker}.")
+    arguments: list[Any] = [len(positions), *groups, len(unusual)]
+    for _, one in unusual:
+        arguments += _settlement(one, lines)
     arguments += ((telling or time.time_ns()) if log or cpu else "", len(log))
     for entry in log:
         arguments += entry
@@ -113,12 +94,13 @@ def settle(
     for spent in cpu.items():
         arguments += spent
     head = [worker, iso(moment), moment.date().isoformat(), log_entries, *lines.arguments()]
-    sent = [*itertools.chain.from_iterable(usual.values()), *others]
 
     def read(raw: Any) -> list[bool]:
-        written = [True] * len(sent)
-        for number in raw:
-            written[sent[number - 1]] = False
+        written = [True] * (sum(map(len, positions)) + len(unusual))
+        if raw:
+            sent = [*itertools.chain.from_iterable(positions), *(position for position, _ in unusual)]
+            for number in raw:
+                written[sent[number - 1]] = False
         return written
 
     return Call("settle", head + arguments, read)
@@ -207,6 +189,35 @@ def _claimed(
         number += step
 
 
+def _parted(
+    settlements: Sequence[Settlement], prefix: str
+) -> tuple[list[Any], list[Sequence[int]], list[tuple[int, Settlement]]]:
+    """Part what is usual from the rest: the arguments of its groups, their positions; the rest with its positions."""
+    batches: list[Any] = []
+    positions: list[Sequence[int]] = []
+    singles: dict[tuple[str, float, int], tuple[list[Any], list[int]]] = {}
+    unusual: list[tuple[int, Settlement]] = []
+    count, start = 0, len(prefix)
+    for one in settlements:
+        more = len(one.others)
+        if not _is_usual(one, prefix):
+            unusual += [(count, one)] if not more else enumerate(_apart(one), count)
+        elif more:
+            batches += (one.queue, _seconds(one.keep), one.megabytes, one.execution[start:], _number(one.billed_ms))
+            batches += (more + 1, one.id, *one.others)
+            positions.append(range(count, count + more + 1))
+        else:
+            key = (one.queue, one.keep, one.megabytes)
+            row, places = singles.get(key) or singles.setdefault(key, ([], []))
+            row += (one.id, one.execution[start:], _number(one.billed_ms))
+            places.append(count)
+        count += more + 1
+    for (queue, keep, megabytes), (row, places) in singles.items():
+        batches += (queue, _seconds(keep), megabytes, "", "", len(places), *row)
+        positions.append(places)
+    return batches, positions, unusual
+
+
 def _is_usual(one: Settlement, prefix: str) -> bool:
     """Return whether nothing is to be written but that it has finished; settle.lua does that faster."""
     return (
@@ -215,6 +226,13 @@ def _is_usual(one: Settlement, prefix: str) -> bool:
         and not (one.told or one.again or one.cold or one.failed or one.orders)
         and one.execution.startswith(prefix)
     )
+
+
+def _apart(batch: Settlement) -> list[Settlement]:
+    """Return a settlement of its own for each that one is about."""
+    replace = msgspec.structs.replace
+    rest = replace(batch, billed_ms=None, cold=False, others=())
+    return [replace(batch, others=()), *(replace(rest, id=id_) for id_ in batch.others)]
 
 
 def _number(value: int | None) -> int | str:

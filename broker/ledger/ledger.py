@@ -91,6 +91,8 @@ class Ledger:
     ) -> list[bool]:
         """Write down how attempts ended; False for those whose lease had passed to another: nothing was changed.
 
+        The answers are those of all invocations, one after another, also of the `others` of a settlement.
+
         `log` holds (function, entry) for their log streams; see broker/logs.py. `cpu` holds what processor time each
         function has spent since it was told last, in microseconds. Both are written in any case, but only once when the
         call is repeated with the same `telling`, which must be none of the worker's calls before.

@@ -115,13 +115,15 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `rq suspend` is in force."""
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one attempt ended."""
 
     verdict: Verdict
     queue: str
     id: str
     execution: str = ""
+    others: tuple[str, ...] = ()
+    """The ids of others of its batch and queue that ended as it did; they are not billed once more."""
     keep: float = 3600
     result: bytes = b""
     """The result as JSON, when it finished."""
@@ -144,3 +146,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     cold: bool = False
     orders: tuple[Order, ...] = ()
     """What follows from it: the invocation of a destination."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of all that it is about."""
+        return (self.id, *self.others)

@@ -56,7 +56,7 @@ class Lease:
             return
         self.reconcile_at = now + RECONCILE_EVERY
         known = {(one.id, one.execution) for attempt in self._pool.attempts() for one in attempt.claimed}
-        known.update((settlement.id, settlement.execution) for settlement in self._outbox.settlements)
+        known.update((id_, one.execution) for one in self._outbox.settlements for id_ in one.ids)
         unknown = [
             Settlement(verdict="release", queue=queue, id=id_, execution=execution)
             for queue, id_, execution in self._ledger.held_by(self._name, sorted(queues))

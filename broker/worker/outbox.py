@@ -24,7 +24,7 @@ FLUSH_AFTER = 0.02
 """Seconds for which a printed line waits for company before it is written to its log stream."""
 
 GROUP = 500
-"""How many settlements go to Redis in one call: a bound on how long one script may hold the server."""
+"""How many ends go to Redis in one call, unless a batch has more: a bound on how long a script may hold the server."""
 
 MOST_ENTRIES = 64
 """How many entries of log lines go to Redis in one call, for the same reason: about 1 MB."""
@@ -58,6 +58,8 @@ class Outbox:
         self._cpu: dict[str, int] = {}
         self._numbers = itertools.count(time.time_ns())  # no worker that had this name before has used them
         self._telling: _Telling | None = None
+        self._told = 0
+        """How many settlements are told."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""
@@ -83,17 +85,19 @@ class Outbox:
         if self._telling is None and (self._lines or self._cpu or self._entries):
             self._telling = self._next_telling()
         number, entries, cpu = self._telling or _NOTHING
-        group, kept = self.settlements[:GROUP], self._ledger.log_entries
+        group, kept = self._next_group(), self._ledger.log_entries
+        self._told = len(group)
         return calls.settle(self._worker, group, entries, cpu, telling=number, log_entries=kept)
 
     def answered(self, written: Sequence[bool]) -> list[Settlement]:
         """Forget what was told; return its settlements."""
         self._telling = None
-        group = self.settlements[: len(written)]
-        del self.settlements[: len(written)]
-        for settlement, was_written in zip(group, written, strict=True):
-            if not was_written:
-                log.warning("%s: not settled: its lease had passed to another, or it was cancelled", settlement.id)
+        group = self.settlements[: self._told]
+        del self.settlements[: self._told]
+        if not all(written):
+            ids = itertools.chain.from_iterable(one.ids for one in group)
+            for id_ in itertools.compress(ids, (not one for one in written)):
+                log.warning("%s: not settled: its lease had passed to another, or it was cancelled", id_)
         return group
 
     def lost(self) -> None:
@@ -103,6 +107,11 @@ class Outbox:
         if (kept := sum(size <= MOST_KEPT for size in sizes)) < len(self._entries):
             del self._entries[kept:]
             log.warning("log lines are lost: more than %d MB wait for Redis", MOST_KEPT >> 20)
+
+    def _next_group(self) -> list[Settlement]:
+        group = self.settlements[:GROUP]
+        sizes = itertools.accumulate(len(one.others) for one in group)
+        return group[: sum(position + size < GROUP for position, size in enumerate(sizes))] or group[:1]
 
     def _next_telling(self) -> _Telling:
         self._encode()

@@ -92,7 +92,7 @@ class Registration:
         """Count attempts that have ended."""
         for settlement in settlements:
             if settlement.verdict == "finished":
-                self._good += 1
+                self._good += len(settlement.ids)
             elif settlement.failed:
                 self._bad += 1
             if settlement.billed_ms:

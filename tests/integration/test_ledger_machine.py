@@ -18,6 +18,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from broker.flow import Flow
+from broker.function import Batch
 from broker.ledger import Claimed, Ledger, Order, Settlement, Want, audit
 from broker.ledger.inspection import misplaced
 from broker.ledger.jobs import job_data
@@ -123,9 +124,11 @@ class LedgerMachine(RuleBasedStateMachine):
         function=NAMES,
         most=st.integers(1, 3),
         concurrency=st.sampled_from([0, 0, 2]),
+        together=st.booleans(),
     )
-    def claim(self, worker: str, function: str, most: int, concurrency: int) -> object:
+    def claim(self, worker: str, function: str, most: int, concurrency: int, together: bool) -> object:
         model, expected = self.model, []
+        batch = Batch(size=most) if together and not concurrency and function != "rate" else None
         left = model.room(function, most, concurrency)
         for queue in lanes(function):
             listed = [id.decode() for id in self.client.lrange(f"rq:queue:{queue}", 0, -1)]
@@ -142,6 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
             most=most,
             concurrency=concurrency,
             interval=LONG if function == "rate" else 0,
+            batch=batch,
         )
         claimed = self.ledger.claim(worker, [want], self.executions).claimed
         self.executions += len(claimed)
@@ -155,19 +159,25 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, claimed: list[Claimed], verdict: str) -> None:
         """Leases stay in the bundle: settling one twice, or one that was lost, must be refused."""
         name, delay = ("retry", LONG) if verdict == "later" else (verdict, 0)
-        expected = [self.model.settle(self.model.owed[one.id], one, name, delay) for one in claimed]
+        alike: dict[tuple[object, ...], list[Claimed]] = {}
+        for one in claimed:  # a batch is settled together, for as far as there is the same to tell
+            alike.setdefault((one.queue, one.execution, one.told, one.attempt > 1), []).append(one)
+        expected = [
+            self.model.settle(self.model.owed[one.id], one, name, delay) for group in alike.values() for one in group
+        ]
         settlements = [
             Settlement(
                 verdict=name,
-                queue=one.queue,
-                id=one.id,
-                execution=one.execution,
+                queue=first.queue,
+                id=first.id,
+                execution=first.execution,
+                others=tuple(one.id for one in others),
                 delay=delay,
                 failed=name == "retry",
-                told=one.told,
-                again=one.attempt > 1,
+                told=first.told,
+                again=first.attempt > 1,
             )
-            for one in claimed
+            for first, *others in alike.values()
         ]
         assert self.ledger.settle(self.model.owed[claimed[0].id].worker, settlements) == expected
 

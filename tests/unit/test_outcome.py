@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from broker.attempt import Attempt
 from broker.errors import EnvironmentDied, Exited, InitFailed, Killed, OutOfMemory, TimedOut
@@ -117,6 +118,23 @@ def test_a_batch_is_billed_once():
     attempt = Attempt(function(batch=Batch(size=2)), [claimed("a"), claimed("b")])
     settlements = succeed(attempt, b"null", nothing, duration_ms=1.2, used=0)
     assert [settlement.billed_ms for settlement in settlements] == [2, None]
+
+
+def test_of_a_batch_all_is_settled_at_once_of_which_there_is_nothing_else_to_tell():
+    batch = [replace(claimed(id), execution="w.1") for id in "abcdef"]
+    batch[1] = replace(batch[1], attempt=2)
+    batch[2] = replace(batch[2], told=True)
+    batch[3], batch[4] = (replace(one, queue="f.high") for one in batch[3:5])
+    attempt = Attempt(function(batch=Batch(size=6)), batch)
+    settlements = succeed(attempt, b"null", nothing, duration_ms=1.2, used=0)
+    assert [(one.queue, *one.ids) for one in settlements] == [
+        ("f", "b"),
+        ("f", "c"),
+        ("f", "a", "f"),
+        ("f.high", "d", "e"),
+    ]
+    assert [one.billed_ms for one in settlements] == [2, None, None, None]
+    assert [(one.again, one.told) for one in settlements] == [(True, False), (False, True), *[(False, False)] * 2]
 
 
 def test_the_payload_is_the_event_its_data_or_a_list_of_them():
