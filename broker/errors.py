@@ -4,6 +4,7 @@
     ├── ConfigError          config.toml is wrong; carries every mistake at once
     ├── StoreError           Redis cannot be used
     │   ├── StoreMissing     no server there, and none can be started
+    │   ├── StoreRefused     it refuses our password, user or database: the configuration is wrong
     │   └── StoreUnavailable it was there and is not now: down, loading, failing over, full
     ├── EventError           not a CloudEvent, or one that breaks a limit
     │   └── EventTooLarge    an event is longer than max_event
@@ -86,6 +87,10 @@ class StoreError(BrokerError):
 
 class StoreMissing(StoreError):
     """There is no Redis there, and none can be started."""
+
+
+class StoreRefused(StoreError):
+    """Redis refuses us."""
 
 
 class StoreUnavailable(StoreError):

@@ -6,16 +6,18 @@ import sys
 
 import click
 
-from broker.errors import BrokerError, ConfigError
+from broker.errors import BrokerError, ConfigError, StoreRefused
 
 
 def show(error: Exception) -> int:
-    """Print the error and return the exit code: 2 when the configuration is wrong, else 1."""
+    """Print the error and return the exit code: 2 when the configuration is wrong or Redis refuses it, else 1."""
     if isinstance(error, ConfigError):
         _block(_config_lines(error))
         return 2
     if isinstance(error, BrokerError):
         _block(str(error).splitlines())
+        if isinstance(error, StoreRefused):
+            return 2
     elif type(error).__module__.startswith("redis."):
         _block([f"Redis: {error}"])
     elif isinstance(error, OSError):

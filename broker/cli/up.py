@@ -97,7 +97,11 @@ def _serve(run: Callable[[], int]) -> int:
         return run()
     except BrokerError:
         raise
-    except Exception:  # the border of the process
+    except Exception as error:  # the border of the process
+        from redis.exceptions import NoPermissionError  # noqa: PLC0415 -- by now it is there
+
+        if isinstance(error, NoPermissionError):
+            raise
         logging.getLogger("broker").exception("a fault of broker itself")
         return 1
 

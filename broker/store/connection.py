@@ -17,7 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from broker import address
-from broker.errors import StoreError, StoreMissing, StoreUnavailable
+from broker.errors import Mistake, StoreError, StoreMissing, StoreRefused, StoreUnavailable
 from broker.store.embedded import Server
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ SOCKET_TIMEOUT = 20.0
 HASTY_TIMEOUT = 1.0
 """Seconds that an answer may take for who has a loop to go on with: a worker has environments to look after."""
 
+_RIGHTS = "its user needs scripts, all channels, the keys broker:* and rq:*, and those of queue sources"
+
 _OPTIONS: Mapping[str, Any] = {
     "health_check_interval": 15,
     "decode_responses": False,
@@ -47,17 +49,17 @@ _OPTIONS: Mapping[str, Any] = {
 def connect(config: Config, *, wait: bool = False, hasty: bool = False) -> redis.Redis:
     """Return a client whose server has answered.
 
-    With `wait`, block until there is a server and it has loaded its data, and log about it; a server that refuses the
-    password is not waited for. The client repeats a command whose connection broke, for about two seconds; with `hasty`
+    With `wait`, block until there is a server and it has loaded its data, and log about it; a server that refuses us,
+    or what services ask of it, is not waited for. The client repeats a command whose connection broke, for about two seconds; with `hasty`
     it fails within about one.
 
-    Raises StoreMissing when there is no server, StoreUnavailable when it is loading or does not answer, StoreError
+    Raises StoreMissing when there is no server, StoreUnavailable when it is loading or does not answer, StoreRefused
     when it refuses us. No message holds a password.
     """
     pause, told = 0.05, 0.0
     while True:
         try:
-            return _connect_once(config, hasty=hasty)
+            return _connect_once(config, hasty=hasty, probe=wait)
         except (StoreMissing, StoreUnavailable) as error:
             if not wait:
                 raise
@@ -109,7 +111,11 @@ def describe(client: redis.Redis) -> str:
 
 def complaints(client: redis.Redis) -> list[str]:
     """Return what an external server lacks to keep accepted events, one sentence each."""
-    info = _info(client)
+    try:
+        _probe(client)
+        info = _info(client)
+    except NoPermissionError as error:
+        return [f"{error}: {_RIGHTS}"]
     found = []
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
@@ -154,7 +160,12 @@ def _access(client: redis.Redis) -> list[str]:
     return []
 
 
-def _connect_once(config: Config, *, hasty: bool) -> redis.Redis:
+def _probe(client: redis.Redis) -> None:
+    """Do what only a user can who may do what the ledger does. Raises NoPermissionError."""
+    client.eval("return redis.call('EXISTS', KEYS[1], KEYS[2])", 2, "broker:functions", "rq:queues")
+
+
+def _connect_once(config: Config, *, hasty: bool, probe: bool) -> redis.Redis:
     url = config.settings.redis
     if url is None:
         path = address.find(config.data)
@@ -167,15 +178,30 @@ def _connect_once(config: Config, *, hasty: bool) -> redis.Redis:
         # The first word is said without patience, so that a wrong address is told at once.
         with open_url(url, patient=False) as first:
             first.ping()
+            if probe:
+                _probe(first)
     except redis.BusyLoadingError as error:
         raise StoreUnavailable(f"{name} is still loading its data: try again in a moment") from error
-    except (redis.AuthenticationError, NoPermissionError) as error:
-        raise StoreError(f"{name} refuses us: {error}") from error
+    except redis.AuthenticationError as error:
+        raise _refused(config, f"{name} refuses us: {error}", _form(url)) from error
+    except NoPermissionError as error:
+        raise _refused(config, f"{name} refuses us: {error}", _RIGHTS) from error
     except (redis.RedisError, OSError) as error:
         if config.settings.redis is None:
             raise StoreMissing(f"{name} does not run any more: start it with `broker up`") from error
+        if "DB index" in str(error):
+            raise _refused(config, f"{name} has no such database: {error}", _form(url)) from error
         raise StoreUnavailable(f"{name} does not answer: {error}") from error
     return open_url(url, patient=not hasty, within=HASTY_TIMEOUT if hasty else SOCKET_TIMEOUT)
+
+
+def _form(url: str) -> str:
+    return f"expected {address.FORMS[url.partition(':')[0]]}"
+
+
+def _refused(config: Config, problem: str, hint: str) -> StoreRefused:
+    mistake = Mistake(file=str(config.path), place="broker.redis", problem=problem.rstrip("."), hint=hint)
+    return StoreRefused(str(mistake))
 
 
 @functools.cache
