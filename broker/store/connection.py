@@ -49,9 +49,9 @@ _OPTIONS: Mapping[str, Any] = {
 def connect(config: Config, *, wait: bool = False, hasty: bool = False) -> redis.Redis:
     """Return a client whose server has answered.
 
-    With `wait`, block until there is a server and it has loaded its data, and log about it; a server that refuses us,
-    or what services ask of it, is not waited for. The client repeats a command whose connection broke, for about two seconds; with `hasty`
-    it fails within about one.
+    With `wait`, block until there is a server and it has loaded its data, and log about it; one that refuses us or
+    what services ask is not waited for. The client repeats a command whose connection broke, for about two seconds;
+    with `hasty` it fails within about one.
 
     Raises StoreMissing when there is no server, StoreUnavailable when it is loading or does not answer, StoreRefused
     when it refuses us. No message holds a password.
@@ -162,7 +162,12 @@ def _access(client: redis.Redis) -> list[str]:
 
 def _probe(client: redis.Redis) -> None:
     """Do what only a user can who may do what the ledger does. Raises NoPermissionError."""
-    client.eval("return redis.call('EXISTS', KEYS[1], KEYS[2])", 2, "broker:functions", "rq:queues")
+    try:
+        client.eval("return redis.call('EXISTS', KEYS[1], KEYS[2])", 2, "broker:functions", "rq:queues")
+    except NoPermissionError:
+        raise
+    except redis.ResponseError:
+        log.debug("what else is wrong is told by whoever meets it", exc_info=True)
 
 
 def _connect_once(config: Config, *, hasty: bool, probe: bool) -> redis.Redis:
