@@ -106,9 +106,19 @@ def is_expired(function: Function, one: Claimed) -> bool:
     return function.max_age is not None and time.time() - one.accepted_ms / 1000 > function.max_age
 
 
-def is_alone(function: Function, one: Claimed) -> bool:
+def parted(function: Function, claimed: Sequence[Claimed]) -> list[Sequence[Claimed]]:
+    """Part what was claimed of a function into what goes into one attempt each: the batch, or each on its own."""
+    if not function.batch:
+        return [[one] for one in claimed]
+    together = [one for one in claimed if not _is_alone(function, one)]
+    if len(together) == len(claimed):
+        return [claimed] if claimed else []
+    return [*([together] if together else []), *([one] for one in claimed if _is_alone(function, one))]
+
+
+def _is_alone(function: Function, one: Claimed) -> bool:
     """Return whether it shares its attempt with no other, as it is buried, or may be the death of its worker."""
-    return one.foreign or one.crashes > 0 or is_expired(function, one)
+    return one.foreign or one.crashes > 0 or (function.max_age is not None and is_expired(function, one))
 
 
 def _data_of(event: bytes) -> bytes:

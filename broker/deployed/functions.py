@@ -75,7 +75,7 @@ class Functions:
         A qualifier is an alias or a version's number; one that is gone by now gives what is live.
         """
         now = self.now
-        if not qualifier and function.name not in now.split:
+        if not qualifier and not self.is_split(function):
             return function
         record = now.records.get(function.name)
         number = record.resolve(qualifier, invocation) if record else None
@@ -83,10 +83,14 @@ class Functions:
             return function
         return self._numbered(function.name, number) or function
 
+    def is_split(self, function: Function) -> bool:
+        """Return whether several versions of a function share its invocations."""
+        return function.name in self.now.split
+
     def versions(self, function: Function) -> list[Function]:
         """Return all versions of a function that invocations without a qualifier may run."""
         now = self.now
-        if function.name not in now.split:
+        if not self.is_split(function):
             return [function]
         numbers = now.records[function.name].live.versions()
         return [version for number in numbers if (version := self._numbered(function.name, number))]

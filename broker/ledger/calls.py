@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from broker.ledger.jobs import call_of, function_of
+from broker.ledger.jobs import around_event, call_of, function_of
 from broker.ledger.values import Claim, Claimed, Order, Recovery, Related, Settlement, Want
 
 Answer = TypeVar("Answer")
@@ -165,28 +165,38 @@ def _claimed(
 
     Our clock is `ahead` milliseconds ahead of the server's.
     """
-    function = function_of(queue)
+    start, end = around_event(function_of(queue))
+    around = len(start) + len(end)
+    execution = f"{prefix}{number:x}"
     for id_, data, at, seldom in zip(jobs[::4], jobs[1::4], jobs[2::4], jobs[3::4], strict=True):
-        attempt, failures, crashes, told = map(int, seldom.split()) if seldom else (1, 0, 0, 0)
-        try:
-            (event, client, qualifier), foreign = call_of(data, function), False
-        except (ValueError, zlib.error):
-            event, client, qualifier, foreign = b"null", b"", "", True
-        yield Claimed(
-            queue=queue,
-            id=id_.decode(),
-            execution=f"{prefix}{number:x}",
-            event=event,
-            foreign=foreign,
-            attempt=attempt,
-            failures=failures,
-            crashes=crashes,
-            told=told == 1,
-            accepted_ms=int(at or 0) + ahead,
-            client=client,
-            qualifier=qualifier,
-        )
-        number += step
+        event = data.removeprefix(start).removesuffix(end)
+        one = Claimed(queue=queue, id=id_.decode(), execution=execution, event=event, accepted_ms=int(at or 0) + ahead)
+        if seldom or len(data) - len(event) != around:
+            one = _told_more(one, data, seldom)
+        yield one
+        if step:
+            number += step
+            execution = f"{prefix}{number:x}"
+
+
+def _told_more(claimed: Claimed, data: bytes, seldom: bytes) -> Claimed:
+    """Return it with what most have not: a past, somebody who waits, more in RQ's job data than the event."""
+    attempt, failures, crashes, told = map(int, seldom.split()) if seldom else (1, 0, 0, 0)
+    try:
+        (event, client, qualifier), foreign = call_of(data, function_of(claimed.queue)), False
+    except (ValueError, zlib.error):
+        event, client, qualifier, foreign = b"null", b"", "", True
+    return msgspec.structs.replace(
+        claimed,
+        event=event,
+        foreign=foreign,
+        attempt=attempt,
+        failures=failures,
+        crashes=crashes,
+        told=told == 1,
+        client=client,
+        qualifier=qualifier,
+    )
 
 
 def _parted(

@@ -103,7 +103,7 @@ local function lease(queue, want, batch)
       due_in(0) -- it had been delayed, or RQ's tools requeued it; meanwhile another has got the turn
     else
       call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
-      claimed[last + 1], claimed[last + 2], claimed[last + 3], claimed[last + 4] = id, job[2], job[3] or '', seldom
+      claimed[last + 1], claimed[last + 2], claimed[last + 3], claimed[last + 4] = id, job[2], tonumber(job[3]) or 0, seldom
       last, count = last + 4, count + 1
       members[2 * count - 1], members[2 * count] = '+inf', id .. ':' .. run -- it is the worker's own lease that ends
     end

@@ -39,13 +39,18 @@ def call_of(data: bytes, function: str) -> tuple[bytes, bytes, str]:
     """
     if not data.startswith(b"["):
         data = zlib.decompress(data)
-    start, end = b'["broker.invoke",null,["%b",' % function.encode(), b"],{}]"
+    start, end = around_event(function)
     if data.startswith(start) and data.endswith(end):
         return data[len(start) : -len(end)], b"", ""
     name, _, arguments, named = msgspec.json.decode(data, type=tuple[str, object, list[msgspec.Raw], _Named])
     if name != "broker.invoke" or len(arguments) != 2:
         raise ValueError(f"not an invocation of {function}")
     return bytes(arguments[1]), bytes(named.client_context), named.qualifier
+
+
+def around_event(function: str) -> tuple[bytes, bytes]:
+    """Return what stands before the event and behind it in the job data of an invocation of which no more is said."""
+    return b'["broker.invoke",null,["%b",' % function.encode(), b"],{}]"
 
 
 def function_of(queue: str) -> str:

@@ -68,7 +68,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from one start to the next, over all hosts; 0: no limit."""
 
 
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An invocation leased to this worker."""
 
     queue: str
@@ -76,15 +76,15 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     execution: str
     event: bytes
     """The event as JSON."""
-    attempt: int
+    attempt: int = 1
     """1 the first time; every claim counts, also one whose worker died."""
-    failures: int
+    failures: int = 0
     """Attempts that ended in an error."""
-    crashes: int
+    crashes: int = 0
     """Attempts during which the worker or the environment died."""
     foreign: bool = False
     """Whether another program put it into the queue, and it is no invocation: it cannot be run."""
-    told: bool
+    told: bool = False
     """Whether somebody waits for its end: a publisher for the outcome, a source for the event, another for its turn."""
     accepted_ms: int
     """When it was accepted, in Unix milliseconds of our clock, which may be another than the server's."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from broker.attempt import POISON, Attempt, is_alone
+from broker.attempt import POISON, Attempt, parted
 from broker.ledger import Claimed, Settlement, Want, calls
 from broker.ledger.jobs import function_of
 from broker.outcome import Failure, bury, release
@@ -91,8 +93,8 @@ class Claiming:
             self._learn()
         self._demand.await_all(answer.due_in, now)
         claimed: dict[str, list[Claimed]] = {}
-        for one in answer.claimed:
-            claimed.setdefault(function_of(one.queue), []).append(one)
+        for queue, those in groupby(answer.claimed, attrgetter("queue")):
+            claimed.setdefault(function_of(queue), []).extend(those)
         for asked_for, vacancies in wants:
             function = self._demand.functions.get(asked_for.name, asked_for)
             self._start_all(function, claimed.get(function.name, []), vacancies, now)
@@ -106,17 +108,19 @@ class Claiming:
             self._pool.note_demand(version, more=more, now=now)
         if more:
             self._demand.hungry.add(function.name)
-        groups: dict[str, tuple[Function, list[list[Claimed]]]] = {}
+        for version, those in self._by_version(function, claimed):
+            attempts = (self._begin_attempt(Attempt(version, together)) for together in parted(version, those))
+            self._pool.give(version, [one for one in attempts if one is not None], now)
+
+    def _by_version(self, function: Function, claimed: list[Claimed]) -> Iterable[tuple[Function, list[Claimed]]]:
+        """Return which version of a function is to run what of it was claimed."""
+        if not self._deployed.is_split(function) and not any(one.qualifier for one in claimed):
+            return [(function, claimed)]
+        groups: dict[str, tuple[Function, list[Claimed]]] = {}
         for one in claimed:
             version = self._deployed.pick(function, one.id, one.qualifier)
-            _, together = groups.setdefault(version.version, (version, []))
-            if batch and together and not any(is_alone(version, each) for each in (one, together[-1][0])):
-                together[-1].append(one)
-            else:
-                together.append([one])
-        for version, together in groups.values():
-            attempts = (self._begin_attempt(Attempt(version, group)) for group in together)
-            self._pool.give(version, [one for one in attempts if one is not None], now)
+            groups.setdefault(version.version, (version, []))[1].append(one)
+        return groups.values()
 
     def _begin_attempt(self, attempt: Attempt) -> Attempt | None:
         """Return an attempt that is to be run; one that must not be is settled."""
