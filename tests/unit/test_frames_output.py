@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.runtime.inside.frames import LINE_BREAK, marker
@@ -45,7 +45,6 @@ def test_lines_belong_to_the_marker_that_follows_them(texts: list[bytes], last: 
     assert loose == lines_of(last)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(0, 50_000), st.integers(500, 30_000))
 def test_a_long_line_is_cut_between_characters(width: int, length: int, step: int) -> None:
     text = {1: "x", 2: "ä", 3: "€"}[width] * length

@@ -77,7 +77,7 @@ def test_ids_are_forgotten_after_their_time():
     values=st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1000, 1000)), min_size=1, max_size=20),
     cut=st.integers(0, 20),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_however_the_stream_is_cut_into_batches_that_overlap_the_sums_are_the_same(values, cut):
     with database.writing() as connection:
         connection.execute("DELETE FROM measurements")

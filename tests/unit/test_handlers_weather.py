@@ -142,7 +142,7 @@ def test_two_files_are_loaded_at_the_same_time(project):
         max_size=5,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_a_csv_writer_writes_comes_out_of_the_database(table):
     text = io.StringIO()
     csv.writer(text).writerows([("city", "day", "temperature"), *table])

@@ -89,7 +89,7 @@ DAYS = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     expression=st.tuples(st.sampled_from(["0", "*/20", "7,30-31"]), fields(0, 23), *DAYS).map(" ".join),
     day=st.integers(0, 1200),
