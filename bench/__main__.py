@@ -15,10 +15,22 @@ from typing import Any
 from bench import machine, pages, report
 from bench.case import Case, Outcome, Room
 from bench.figures import Absence
-from bench.scenarios import drain, files, floor, http, kill, latency, publish, rest, schedules, starts
+from bench.scenarios import drain, files, floor, http, kill, latency, logs, publish, rest, schedules, starts
 from bench.venvs import DEFAULT, Missing, Venvs
 
-SCENARIOS: tuple[ModuleType, ...] = (drain, latency, publish, http, files, schedules, starts, rest, kill, floor)
+SCENARIOS: tuple[ModuleType, ...] = (
+    drain,
+    latency,
+    publish,
+    http,
+    files,
+    logs,
+    schedules,
+    starts,
+    rest,
+    kill,
+    floor,
+)
 TITLES = {one.NAME: one.TITLE for one in SCENARIOS}
 REPETITIONS = 3
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,12 +1,12 @@
-"""`broker logs --follow` shows a line less than 100 ms after the function has printed it."""
+"""`broker logs --follow` shows a line while the function that printed it still runs, and is told of it by Redis.
+
+How long a line takes is measured by `python -m bench --only logs`.
+"""
 
 from __future__ import annotations
 
-import re
-import statistics
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -22,50 +22,23 @@ kind = "queue"
 
 [functions.tell]
 handler = "tell.py:handler"
+payload = "data"
 
 [[triggers]]
 source = "jobs"
 function = "tell"
 """
 
-# The function goes on for a while, so what is measured is the line on its way, not the end of the attempt.
+# It ends only when the test has seen its line.
 TELL = """
+import pathlib
 import time
 
-def handler(event, context):
-    print(f"printed at {time.time():.6f}", flush=True)
-    time.sleep(0.25)
+def handler(name, context):
+    print(f"this is {name}", flush=True)
+    while not pathlib.Path(f"seen-{name}").exists():
+        time.sleep(0.01)
 """
-
-MEASURED = 20
-STALL = 0.03
-"""Seconds: a program that only ever sleeps was woken this much too late, so the machine had no time for anybody."""
-
-
-class Stalls:
-    """Notices, in a thread, when this machine lets programs wait for a processor."""
-
-    def __init__(self) -> None:
-        self._late: list[tuple[float, float]] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def between(self, start: float, end: float) -> bool:
-        """Return whether there was one between two times."""
-        return any(begin < end and until > start for begin, until in list(self._late))
-
-    def close(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        before = time.time()
-        while not self._stopping.wait(0.005):
-            now = time.time()
-            if now - before > 0.005 + STALL:
-                self._late.append((before, now))
-            before = now
 
 
 @pytest.fixture
@@ -76,7 +49,7 @@ def broker(tmp_path):
     broker.close()
 
 
-def test_a_line_is_seen_less_than_100_ms_after_it_was_printed(broker):
+def test_a_line_is_seen_while_its_function_runs_by_a_follower_that_waits_in_redis(broker):
     broker.start()
     follower = subprocess.Popen(
         [COMMAND, "logs", "--follow", "tell"],
@@ -85,33 +58,29 @@ def test_a_line_is_seen_less_than_100_ms_after_it_was_printed(broker):
         stdout=subprocess.PIPE,
         text=True,
     )
-    arrivals: list[tuple[float, float]] = []
-    reader = threading.Thread(target=_read, args=[follower, arrivals], daemon=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=_read, args=[follower, lines], daemon=True)
     reader.start()
-    stalls = Stalls()
     try:
-        broker.push("jobs", ["warm-up"])
-        until(lambda: arrivals, within=15, what="the first line is followed")
-        for number in range(MEASURED):
-            time.sleep(0.05 + 0.01 * (number % 7))  # so that no beat of the worker's or the follower's is in step
-            broker.push("jobs", [number])
-            until(lambda: len(arrivals) >= number + 2, within=15)  # noqa: B023 -- called at once
+        for name in ("one", "two", "three"):
+            until(lambda: _waits_in_redis(broker), what="the follower waits in Redis")
+            broker.push("jobs", [name])
+            until(lambda: any(f"this is {name}" in line for line in lines), what=lambda: str(lines))  # noqa: B023
+            assert not any("END RequestId" in line for line in lines[-2:]), "it still runs"
+            (broker.root / f"seen-{name}").touch()
+            until(lambda: "REPORT RequestId" in lines[-1], what=lambda: str(lines))
     finally:
-        stalls.close()
         follower.terminate()
         reader.join(10)
         follower.wait(10)
         follower.stdout.close()
-    undisturbed = [seen - printed for printed, seen in arrivals[1:] if not stalls.between(printed, seen)]
-    milliseconds = sorted(1000 * delay for delay in undisturbed)
-    print("milliseconds:", *(round(one, 1) for one in milliseconds))  # `pytest -rP` shows it
-    assert len(milliseconds) >= MEASURED // 2, "the machine stalls too often to measure anything"
-    assert statistics.median(milliseconds) < 100
-    assert milliseconds[-1] < 100, milliseconds
 
 
-def _read(follower: subprocess.Popen[str], arrivals: list[tuple[float, float]]) -> None:
+def _waits_in_redis(broker: Broker) -> bool:
+    """Whether a client is blocked in XREAD: it has the next line when it is written, and asks for none before."""
+    return any(one["cmd"] == "xread" and "b" in one["flags"] for one in broker.client.client_list())
+
+
+def _read(follower: subprocess.Popen[str], lines: list[str]) -> None:
     for line in follower.stdout:
-        now = time.time()
-        if found := re.search(r"printed at ([0-9.]+)", line):
-            arrivals.append((float(found[1]), now))
+        lines.append(line)  # noqa: PERF402 -- one after another, as they come
