@@ -6,6 +6,7 @@ import contextlib
 import logging
 import select
 import socket
+import ssl
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ PATIENCE = 5.0
 """Seconds of silence after which the connection is looked at."""
 
 _RECEIVE = 256 << 10
+
+_NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 """Seconds between tries to subscribe while Redis is away."""
@@ -55,6 +58,7 @@ class Subscription:
             self._connection.connect()
             self._connection.send_command("SUBSCRIBE", *channels)
             self._line: socket.socket = self._connection._sock  # noqa: SLF001 -- redis-py shows it in no other way
+            self._line.setblocking(False)  # with a timeout each recv would ask first whether there is something
         except BaseException:
             self.close()
             raise
@@ -71,11 +75,13 @@ class Subscription:
         Waits up to `patience` seconds for the first, and for no other. When nothing was said, not even an answer to
         the question whether anybody is there, the connection is dead.
         """
-        if not self._poll.poll(patience * 1000):
-            if patience:
-                self.ask()
+        if patience and not self._poll.poll(patience * 1000):
+            self.ask()
             return
-        data = self._line.recv(_RECEIVE)
+        try:
+            data = self._line.recv(_RECEIVE)
+        except _NOTHING_YET:
+            return
         if not data:
             raise ConnectionError("the subscription's connection is closed")
         self._is_asked = False

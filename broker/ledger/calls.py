@@ -53,7 +53,7 @@ def claim(worker: str, wants: Sequence[Want], execution: int) -> Call[Claim]:
     for want in wants:
         batch = want.batch
         size, window = (batch.size, int(batch.window * 1000)) if batch else (0, 0)
-        arguments += (want.function, want.most, want.concurrency, size, window, want.interval * 1e6)
+        arguments += (want.function, want.most, want.concurrency, size, window, want.interval * 1e6, want.offer)
         arguments += (len(want.queues), *want.queues)
 
     def read(raw: Any) -> Claim:
@@ -69,6 +69,15 @@ def claim(worker: str, wants: Sequence[Want], execution: int) -> Call[Claim]:
         return Claim(claimed=claimed, due_in=due_in, changes=int(changes or 0))
 
     return Call("claim", arguments, read)
+
+
+def handed(message: bytes) -> Claim:
+    """Read what a worker is told that was handed over to it; see orders.lua. Raises ValueError when it is no such."""
+    queue, id_, execution, now_ms, changes, at, seldom, data = message.split(b"\n", 7)
+    worker, _, number = execution.decode().rpartition(".")
+    ahead = int(time.time() * 1000) - int(now_ms)
+    claimed = _claimed(queue.decode(), f"{worker}.", int(number, 16), 1, [id_, data, at, seldom], ahead=ahead)
+    return Claim(claimed=list(claimed), due_in={}, changes=int(changes))
 
 
 def settle(

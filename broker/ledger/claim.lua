@@ -1,6 +1,7 @@
 -- claim: lease waiting invocations to a worker, at most as many of each queue as it asks for.
 -- ARGV: worker, now (ISO 8601), first execution number, n, then of n functions: name, how many, concurrency (0: no
--- limit), batch size (0: none), batch window in ms, interval in us from one start to the next (0: no limit), m, m queues.
+-- limit), batch size (0: none), batch window in ms, interval in us from one start to the next (0: no limit), number of the
+-- execution that it offers (0: none, negative: none any more; see orders.lua), m, m queues.
 -- Executions are WORKER.NUMBER in hexadecimal; each invocation has the next number, and those of a batch share one.
 -- Answers {function, ms until something of it that waits falls due, ...}, {queue, number of the first execution, claimed,
 -- ...}. Claimed are, flat: id, data, at (ms), and what is seldom: '' or 'attempt failures crashes told' (told is 1 when
@@ -117,10 +118,22 @@ local function lease(queue, want, batch)
   return count
 end
 
+-- Offer: of what is published next, the worker wants one at once, as the execution of that number. It is void when there
+-- was something for it now, and a negative number takes it back.
+local KEEP_OFFERS = 60 -- s; whoever lives renews its own with each beat
+local function offer(number, claimed)
+  if number < 0 or claimed > 0 then
+    call('ZREM', IDLE .. name, worker)
+  else
+    call('ZADD', IDLE .. name, number, worker)
+    call('EXPIRE', IDLE .. name, KEEP_OFFERS)
+  end
+end
+
 for _ = 1, take_number() do
   name = take()
   local left, concurrency, batch, window = take_number(), take_number(), take_number(), take_number()
-  local interval, queues, starts, at, allowed = take_number(), {}, 0, nil, nil
+  local interval, offered, queues, starts, at, allowed = take_number(), take_number(), {}, 0, nil, nil
   for i = 1, take_number() do queues[i] = take() end
   if concurrency > 0 then
     local free = concurrency - running(batch)
@@ -137,6 +150,7 @@ for _ = 1, take_number() do
       left, starts = left - count, starts + count
     end
   end
+  if offered ~= 0 then offer(offered, starts) end
   if batch > 0 and starts > 0 then
     starts = 1
     execution = execution + 1
@@ -144,6 +158,9 @@ for _ = 1, take_number() do
   if interval > 0 then write_rate(at, interval, starts, queues) end
 end
 each_thousand(leases, function(queue, ...) call('ZADD', WIP .. queue, ...) end)
+-- Whoever holds something has a lease that can run out, even a worker whose claim came when it had none any more.
+local FIRST_LEASE = 3000 -- ms
+if groups[1] then call('ZADD', WORKERS, 'NX', now_ms + FIRST_LEASE, worker) end
 finish_call()
 local waits = {}
 for owner, ms in pairs(due_of) do waits[#waits + 1], waits[#waits + 2] = owner, ms end

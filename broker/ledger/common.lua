@@ -5,9 +5,9 @@ local call, arguments = redis.call, ARGV
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
 local FINISHED, FAILED, SCHEDULED, RESULTS = 'rq:finished:', 'rq:failed:', 'rq:scheduled:', 'rq:results:'
 local DEFERRED, TURNS, TURN = 'rq:deferred:', 'broker:turns', 'broker:turn:'
-local BOOKS, WAKE = 'broker:books:', 'broker:wake'
+local BOOKS, WAKE, WORKERS = 'broker:books:', 'broker:wake', 'broker:workers'
 local USAGE, KEEP_USAGE = 'broker:usage:', 400 * 86400
-local RATE = 'broker:rate:'
+local RATE, IDLE = 'broker:rate:', 'broker:idle:'
 
 local clock = call('TIME')
 local micros = tonumber(clock[1]) * 1000000 + tonumber(clock[2])

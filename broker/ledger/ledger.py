@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 WAKE = "broker:wake"
 """The channel on which a queue's name is published when something begins to wait in it."""
 
+HANDED = "broker:handed:"
+"""Before a worker's name: the channel on which it is told what was handed over to it."""
+
 COPY_WITHIN = 1000
 """Milliseconds in which replicas have to say that they have what was published."""
 

@@ -7,7 +7,6 @@
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
 -- A lease says something only about a worker that could have renewed it. When nobody has renewed
 -- one for half its length, Redis was away, or its clock was put ahead: all get another. One that ends later than a lease can is of before the clock was put back.
-local WORKERS = 'broker:workers'
 local now_iso, worker, lease = take(), take(), take_number()
 run_when_full()
 if worker ~= '' then

@@ -66,6 +66,9 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     batch: Batch | None = None
     interval: float = 0
     """Seconds from one start to the next, over all hosts; 0: no limit."""
+    offer: int = 0
+    """The number of an execution as which the next invocation may be handed over, if there is none now; 0: none may
+    that may not yet, negative: none any more."""
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):

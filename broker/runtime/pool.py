@@ -73,6 +73,10 @@ class Pool:
         free = self._sharing.free(crew, now)
         return max(0, (1 if free <= 0 and self._sharing.may_wait(crew, now) else free) - waiting)
 
+    def is_idle(self, function: Function) -> bool:
+        """Return whether one of the function's environments is ready and has nothing to do."""
+        return any(not place.attempts and not place.cold for place in self.crew(function).open)
+
     def give(self, function: Function, attempts: Sequence[Attempt], now: float) -> None:
         """Send attempts to the environments with the least to do; start one when there is none, or all are busy."""
         crew = self.crew(function)

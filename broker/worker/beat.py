@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from broker.worker.learning import Learning
     from broker.worker.lease import Lease
     from broker.worker.parts import Parts
+    from broker.worker.strays import Strays
 
 log = logging.getLogger("broker.worker")
 
@@ -29,13 +30,16 @@ queue is looked at as often, should a ring have been missed."""
 class Beat:
     """The beats of one worker."""
 
-    def __init__(self, parts: Parts, *, ears: Ears, lease: Lease, learning: Learning, budgets: Budgets) -> None:
+    def __init__(
+        self, parts: Parts, *, ears: Ears, lease: Lease, strays: Strays, learning: Learning, budgets: Budgets
+    ) -> None:
         """Take a worker's parts; the first beat is due at once."""
         self.at = 0.0
         """The monotonic moment of the next."""
         self._parts = parts
         self._ears = ears
         self._lease = lease
+        self._strays = strays
         self._learning = learning
         self._budgets = budgets
 
@@ -62,7 +66,7 @@ class Beat:
             demand.overspent, news = self._budgets.stopped(parts.client, datetime.now(UTC))
             for account in news:
                 log.warning("%s", account)
-        self._lease.give_back_unknown(self._learning.queues, now)
+        self._strays.give_back(self._learning.queues, now)
         running = [(one.claimed[0], one.running_for()) for one in parts.pool.running_attempts()]
         with suppress(StoreUnavailable):  # a Redis that is full takes no news, and runs what it has all the same
             parts.registration.beat(state=self._now_doing(), running=running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from itertools import groupby
 from operator import attrgetter
@@ -11,15 +12,20 @@ from broker.attempt import POISON, Attempt, parted
 from broker.ledger import Claimed, Settlement, Want, calls
 from broker.ledger.jobs import function_of
 from broker.outcome import Failure, bury, release
+from broker.worker.offers import Offers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from broker.function import Function
     from broker.ledger import Claim
+    from broker.ledger.calls import Call
     from broker.outcome import Follow
     from broker.payload import Shaper
+    from broker.worker.lease import Lease
     from broker.worker.parts import Parts
+
+log = logging.getLogger("broker.worker")
 
 SUSPECTS_WAIT = 0.2
 """Seconds after which a suspect that had to wait for another is claimed again."""
@@ -29,7 +35,13 @@ class Claiming:
     """The claims of one worker, one after another."""
 
     def __init__(
-        self, parts: Parts, sources: Mapping[str, Shaper], follow: Follow, *, learn: Callable[[], None]
+        self,
+        parts: Parts,
+        sources: Mapping[str, Shaper],
+        follow: Follow,
+        *,
+        lease: Lease,
+        learn: Callable[[], None],
     ) -> None:
         """Take a worker's parts; `learn` is called when Redis says that there is news of what was deployed."""
         self._name = parts.name
@@ -41,11 +53,15 @@ class Claiming:
         self._outbox = parts.outbox
         self._sources = sources
         self._follow = follow
+        self._lease = lease
         self._learn = learn
-        self._execution_number = 0
+        self._offers = Offers(parts.demand, parts.pool)
+        self._execution_number = 1
         self._first: int | None = None
         """The first execution number of the claim that is on its way."""
         self._closed = False
+        self._refused: set[str] = set()
+        """Executions that were given back before they were heard of."""
         self._suspect: Attempt | None = None
         """What runs and would become a dead letter should this worker die."""
 
@@ -56,20 +72,66 @@ class Claiming:
 
     def is_coming(self, execution: str) -> bool:
         """Return whether an execution may be in the answer to the claim that is on its way."""
-        return self._first is not None and int(execution.rpartition(".")[2], 16) >= self._first
+        return self._first is not None and number_of(execution) >= self._first
 
-    def claim(self, wants: list[tuple[Function, int]]) -> None:
-        """Ask for so many invocations of each function."""
-        asked = [_want(function, vacancies) for function, vacancies in wants]
+    def claim(self, wants: list[tuple[Function, int]], *, welcome: bool) -> None:
+        """Ask for so many invocations of each function, if any; and offer to take one more of those that are idle.
+
+        It is not `welcome` when nothing more may begin than what was asked for.
+        """
+        obsolete = self._offers.obsolete(welcome=welcome)
+        if not wants and not obsolete:
+            return
         self._first = self._execution_number
-        self._execution_number += sum(want.most for want in asked)
+        self._execution_number += sum(_most(function, vacancies) for function, vacancies in wants)
+        asked = []
+        for function, vacancies in wants:
+            offer = self._offers.make(function, self._execution_number, welcome=welcome)
+            self._execution_number += 1
+            asked.append(_want(function, vacancies, offer))
         self._demand.hungry.difference_update(want.function for want in asked)  # who is heard of from now on is new
+        named = {want.function for want in asked}
+        asked += [self._offers.withdraw(function) for function in obsolete if function.name not in named]
         call = calls.claim(self._name, asked, self._first)
         self._pipelined.send(call, lambda answer: self._begin(wants, answer))
+
+    def take_over(self, message: bytes, *, begin: bool) -> None:
+        """Begin what was handed over, or give it back."""
+        try:
+            answer = calls.handed(message)
+        except ValueError:
+            log.warning("handed over, and no invocation: %r", message[:200])
+            return
+        (one,) = answer.claimed
+        name = function_of(one.queue)
+        self._offers.taken(name, number_of(one.execution))
+        if one.execution in self._refused:
+            return
+        if not begin or self._closed or not self._lease.holds():
+            self._give_back(answer.claimed)
+            return
+        self._see(answer.changes)
+        if (function := self._demand.functions.get(name)) is None:
+            self._give_back(answer.claimed)
+            return
+        self._start_all(function, answer.claimed, 2, time.monotonic())
+        self._pool.flush()
+        if self._pool.is_idle(function):
+            self._demand.hungry.add(name)  # there is another that can be offered
+
+    def withdrawal(self) -> Call[Claim]:
+        """Return the call that withdraws all offers."""
+        obsolete = self._offers.obsolete(welcome=False)
+        return calls.claim(self._name, [self._offers.withdraw(function) for function in obsolete], 0)
+
+    def refuse(self, executions: Iterable[str]) -> None:
+        """Begin none of these, should they be heard of yet."""
+        self._refused.update(executions)
 
     def lost(self) -> None:
         """Note that there may be no answer."""
         self._first = None
+        self._refused.clear()  # what may have been on its way is lost with the connection
 
     def close(self) -> None:
         """Begin nothing more: what is on its way is given back."""
@@ -83,22 +145,30 @@ class Claiming:
     def _begin(self, wants: list[tuple[Function, int]], answer: Claim) -> None:
         now = time.monotonic()
         self._first = None
-        if self._closed:
-            self._outbox.settlements += [
-                Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution)
-                for one in answer.claimed
-            ]
+        if self._closed or not self._lease.holds():
+            self._give_back(answer.claimed)
             return
-        if answer.changes > self._deployed.changes:  # the bell for it was not heard yet
-            self._learn()
+        self._see(answer.changes)
         self._demand.await_all(answer.due_in, now)
         claimed: dict[str, list[Claimed]] = {}
         for queue, those in groupby(answer.claimed, attrgetter("queue")):
             claimed.setdefault(function_of(queue), []).extend(those)
         for asked_for, vacancies in wants:
             function = self._demand.functions.get(asked_for.name, asked_for)
+            if asked_for.name in claimed:
+                self._offers.taken(asked_for.name, self._execution_number)
             self._start_all(function, claimed.get(function.name, []), vacancies, now)
         self._pool.flush()
+
+    def _see(self, changes: int) -> None:
+        """Learn of what was deployed, when the bell for that was not heard yet."""
+        if changes > self._deployed.changes:
+            self._learn()
+
+    def _give_back(self, claimed: Iterable[Claimed]) -> None:
+        self._outbox.settlements += [
+            Settlement(verdict="release", queue=one.queue, id=one.id, execution=one.execution) for one in claimed
+        ]
 
     def _start_all(self, function: Function, claimed: list[Claimed], vacancies: int, now: float) -> None:
         """Start what was claimed of a function, and note whether more of it may be waiting."""
@@ -152,12 +222,22 @@ class Claiming:
         return True
 
 
-def _want(function: Function, vacancies: int) -> Want:
+def number_of(execution: str) -> int:
+    """Return the number of one of a worker's executions."""
+    return int(execution.rpartition(".")[2], 16)
+
+
+def _most(function: Function, vacancies: int) -> int:
+    return function.batch.size if function.batch else vacancies
+
+
+def _want(function: Function, vacancies: int, offer: int) -> Want:
     """Return what to ask the ledger for."""
     return Want(
         function=function.name,
         queues=function.queues,
-        most=function.batch.size if function.batch else vacancies,
+        most=_most(function, vacancies),
+        offer=offer,
         concurrency=function.concurrency or 0,
         batch=function.batch,
         interval=function.rate.interval if function.rate else 0,

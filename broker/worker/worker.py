@@ -26,7 +26,7 @@ from broker.doorbell import MISSED
 from broker.errors import StoreUnavailable
 from broker.ledger import Ledger, available
 from broker.ledger.jobs import function_of
-from broker.ledger.ledger import WAKE
+from broker.ledger.ledger import HANDED, WAKE
 from broker.ledger.pipelined import Pipelined
 from broker.outcome import conclude, release, requeue
 from broker.plain.jobs import PlainJobs
@@ -50,6 +50,7 @@ from broker.worker.outbox import FLUSH_AFTER, Outbox
 from broker.worker.parts import Parts
 from broker.worker.registration import Registration
 from broker.worker.shift import Shift
+from broker.worker.strays import Strays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,8 @@ class Worker(rq.Worker):
         self._pipelined = Pipelined(self.ledger, self._selector, self._hear_ledger)
         self._registration = Registration(self)
         self._commands = PUBSUB_CHANNEL_TEMPLATE % name
-        self._ears = Ears(client, self._selector, [WAKE, CHANGES, self._commands], self._hear)
+        self._handed = HANDED + name
+        self._ears = Ears(client, self._selector, [WAKE, CHANGES, self._commands, self._handed], self._hear)
         self._shift = Shift(config.settings.grace)
         parts = Parts(
             name=name,
@@ -99,9 +101,17 @@ class Worker(rq.Worker):
             registration=self._registration,
         )
         self._learning = Learning(parts)
-        self._claiming = Claiming(parts, config.sources, self._follow, learn=self._learning.now)
-        self._lease = Lease(parts, self._claiming)
-        self._beat = Beat(parts, ears=self._ears, lease=self._lease, learning=self._learning, budgets=Budgets(config))
+        self._lease = Lease(parts)
+        self._claiming = Claiming(parts, config.sources, self._follow, lease=self._lease, learn=self._learning.now)
+        self._strays = Strays(parts, self._claiming)
+        self._beat = Beat(
+            parts,
+            ears=self._ears,
+            lease=self._lease,
+            strays=self._strays,
+            learning=self._learning,
+            budgets=Budgets(config),
+        )
         self._told_to: list[bytes] = []
         """Commands of RQ's tools that were not obeyed yet."""
         self._ended = 0
@@ -181,6 +191,7 @@ class Worker(rq.Worker):
         self._outbox.lost()
         self._claiming.lost()
         self._lease.lost()
+        self._strays.soon()
         self._away_for = min(1.0, max(0.05, self._away_for * 2))  # back before a lease given then ends
         self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
         self._beat.soon()
@@ -204,15 +215,18 @@ class Worker(rq.Worker):
 
     def _wants(self, now: float) -> list[tuple[Function, int]]:
         """Return the functions that may have something waiting and can be given it, and how much."""
-        room = self._shift.room(self._ended + self._plain.ended + self._pool.running)
-        if self._lease.suspended or not self._lease.informed or room == 0:
+        if self._lease.suspended or not self._lease.informed or (room := self._room()) == 0:
             return []
         return self._demand.wants(room, now)
 
+    def _room(self) -> int | None:
+        return self._shift.room(self._ended + self._plain.ended + self._pool.running)
+
     def _claim(self, now: float) -> None:
         self._demand.ripen(now)
-        if not self._claiming.is_waiting and (wants := self._wants(now)):
-            self._claiming.claim(wants)
+        if not self._claiming.is_waiting:
+            welcome = self._room() is None and not self._lease.suspended
+            self._claiming.claim(self._wants(now), welcome=welcome)
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -259,7 +273,9 @@ class Worker(rq.Worker):
         return []
 
     def _hear(self, channel: str, message: bytes) -> None:
-        if channel == self._commands:
+        if channel == self._handed:
+            self._claiming.take_over(message, begin=not self._shift.stops)
+        elif channel == self._commands:
             self._told_to.append(message)
         elif channel == CHANGES:
             self._learning.soon()
@@ -313,6 +329,9 @@ class Worker(rq.Worker):
         self._pool.close()
         self._plain.close()
         try:
+            self.ledger.run(self._claiming.withdrawal())
+            self._strays.soon()
+            self._strays.give_back(self._learning.queues, time.monotonic())
             while self._outbox:
                 self._count(self.ledger.run(self._outbox.tell()))
             self._registration.end()

@@ -79,6 +79,8 @@ class Model:
         self.waits_for_quiet: dict[str, tuple[float, Owed]] = {}
         self.unique: dict[str, tuple[float, Owed]] = {}
         self.starts: list[float] = []
+        self.offers: dict[str, dict[str, int]] = {}
+        """function -> worker -> number of the execution as which it takes one more."""
 
     def those(self, *places: str) -> list[Owed]:
         return [one for one in self.owed.values() if one.place in places]
@@ -133,6 +135,19 @@ class Model:
         else:
             self.stand_in_line(one)
         return superseded
+
+    def offer(self, function: str, worker: str, number: int) -> None:
+        """Note that a worker takes one more as that execution; 0: none."""
+        self.offers.setdefault(function, {})[worker] = number
+        if not number:
+            del self.offers[function][worker]
+
+    def hand_over(self, new: list[Owed]) -> list[tuple[str, str, Owed]]:
+        """Give what now waits alone in its queue to those who offered; (worker, execution, invocation) of each."""
+        offers = self.offers.get(new[0].function, {})
+        best = sorted(offers, key=lambda worker: (offers[worker], worker), reverse=True)
+        waiting = [one for one in new if one.place == "queued"]
+        return [(worker, f"{worker}.{offers.pop(worker):x}", one) for worker, one in zip(best, waiting, strict=False)]
 
     # -- turns -----------------------------------------------------------------------------------------------------
 

@@ -17,11 +17,14 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from broker.doorbell import MISSED, Subscription
 from broker.flow import Flow
 from broker.function import Batch
 from broker.ledger import Claimed, Ledger, Order, Settlement, Want, audit
+from broker.ledger.calls import handed
 from broker.ledger.inspection import misplaced
 from broker.ledger.jobs import job_data
+from broker.ledger.ledger import HANDED
 from broker.ledger.values import ACCEPTED, DUPLICATE, FULL
 from tests.conftest import PrivateServer
 from tests.integration.ledger_model import FUNCTIONS, LIMIT, LONG, Model, Owed, flow
@@ -60,18 +63,30 @@ class LedgerMachine(RuleBasedStateMachine):
         self.client.flushall()
         self.ledger = Ledger(self.client)
         self.model = Model()
-        self.executions = 0
+        self.executions = 1
+        self.handed: list[Claimed] = []
+        """What workers were told of and have not begun."""
         self.next_id = 0
         self.junk: set[str] = set()
         """Deleted records of which a moved due time has made something again."""
 
     def teardown(self) -> None:
+        self.ears.close()
         self.client.close()
 
     @initialize()
     def begin(self) -> None:
+        self.ears = Subscription(self.client, [HANDED + worker for worker in ("w1", "w2", "w3")])
         for worker in ("w1", "w2", "w3"):
             self.ledger.recover(worker=worker, lease=100_000)
+        assert self.heard(3) == [(MISSED, b"")] * 3
+
+    def heard(self, count: int) -> list[tuple[str, bytes]]:
+        """Return what was said on the workers' channels; at least so much must come."""
+        heard: list[tuple[str, bytes]] = []
+        while len(heard) < count:
+            heard += self.ears.heard(10)
+        return heard
 
     def order(self, one: Owed, delay: float) -> Order:
         return Order(
@@ -105,12 +120,35 @@ class LedgerMachine(RuleBasedStateMachine):
             for n, key in enumerate(keys)
         ]
         self.next_id += len(new)
+        alone = self.client.llen(f"rq:queue:{queue}") == 0
         answers = self.ledger.publish([[self.order(one, delay)] for one in new])
         expected = self.model.publish(new, delay)
         assert [(answer, getattr(answer, "other", "")) for (answer,) in answers] == [
             (ANSWERS[name], other) for name, other in expected
         ]
+        self.hear(self.model.hand_over(new) if alone else [])
         return multiple(*(one.id for one in new if one.id in self.model.owed))
+
+    def hear(self, expected: list[tuple[str, str, Owed]]) -> None:
+        """Workers are told of just what was handed over to them; they have it from then on."""
+        for (worker, execution, one), (channel, message) in zip(expected, self.heard(len(expected)), strict=True):
+            (lease,) = handed(message).claimed
+            assert self.model.take(one)
+            assert (channel, lease.execution, lease.id) == (HANDED + worker, execution, one.id)
+            assert (lease.queue, lease.attempt) == (one.queue, one.attempt)
+            one.claimed, one.worker = lease, worker
+            self.handed.append(lease)
+
+    @precondition(lambda self: self.handed)
+    @rule(target=leases)
+    def take_over(self) -> object:
+        taken, self.handed = self.handed, []
+        return multiple(*([one] for one in taken))
+
+    @rule(worker=WORKERS, function=NAMES)
+    def withdraw(self, worker: str, function: str) -> None:
+        self.ledger.claim(worker, [Want(function=function, queues=(), most=0, offer=-1)], 0)
+        self.model.offer(function, worker, 0)
 
     @rule(id=ids)
     def publish_again(self, id: str) -> None:
@@ -127,33 +165,66 @@ class LedgerMachine(RuleBasedStateMachine):
         together=st.booleans(),
     )
     def claim(self, worker: str, function: str, most: int, concurrency: int, together: bool) -> object:
-        model, expected = self.model, []
         batch = Batch(size=most) if together and not concurrency and function != "rate" else None
-        left = model.room(function, most, concurrency)
-        for queue in lanes(function):
-            listed = [id.decode() for id in self.client.lrange(f"rq:queue:{queue}", 0, -1)]
-            due = {one.id for one in model.due(queue)}
-            self.junk |= {id for id in due if model.owed[id].deleted}
-            listed += [id for key in self.client.zrange(f"rq:scheduled:{queue}", 0, -1) if (id := key.decode()) in due]
-            taken = [model.owed[id] for id in listed[:left]]
-            leased = [one for one in taken if model.take(one)]
-            left -= len(leased)
+        claimed = self.lease(worker, [function], most, concurrency=concurrency, batch=batch)
+        return multiple(*([claimed] if claimed else []))
+
+    @rule(target=leases, worker=WORKERS)
+    def claim_and_offer(self, worker: str) -> object:
+        """Do as a worker at rest does; it gets nothing that is counted without its asking."""
+        functions = [name for name in FUNCTIONS if name != "rate"]
+        claimed = self.lease(worker, functions, 1, offers=True)
+        return multiple(*([one] for one in claimed))
+
+    def lease(
+        self,
+        worker: str,
+        functions: list[str],
+        most: int,
+        *,
+        concurrency: int = 0,
+        batch: Batch | None = None,
+        offers: bool = False,
+    ) -> list[Claimed]:
+        model, expected, wants = self.model, [], []
+        first, number = self.executions, self.executions + len(functions) * most
+        for function in functions:
+            leased = self.leased(function, model.room(function, most, concurrency))
+            interval = LONG if function == "rate" else 0
+            offer, number = (number, number + 1) if offers else (0, number)
+            wants.append(
+                Want(
+                    function=function,
+                    queues=lanes(function),
+                    most=most,
+                    concurrency=concurrency,
+                    interval=interval,
+                    batch=batch,
+                    offer=offer,
+                )
+            )
+            if offers:
+                model.offer(function, worker, 0 if leased else offer)
             expected += leased
-        want = Want(
-            function=function,
-            queues=lanes(function),
-            most=most,
-            concurrency=concurrency,
-            interval=LONG if function == "rate" else 0,
-            batch=batch,
-        )
-        claimed = self.ledger.claim(worker, [want], self.executions).claimed
-        self.executions += len(claimed)
+        self.executions = number
+        claimed = self.ledger.claim(worker, wants, first).claimed
         assert [one.id for one in claimed] == [one.id for one in expected]
         for one, lease in zip(expected, claimed, strict=True):
             one.claimed, one.worker = lease, worker
             assert lease.attempt == one.attempt
-        return multiple(*([claimed] if claimed else []))
+        return claimed
+
+    def leased(self, function: str, most: int) -> list[Owed]:
+        """Return what a claim of a function leases."""
+        leased: list[Owed] = []
+        for queue in lanes(function):
+            listed = [id.decode() for id in self.client.lrange(f"rq:queue:{queue}", 0, -1)]
+            due = {one.id for one in self.model.due(queue)}
+            self.junk |= {id for id in due if self.model.owed[id].deleted}
+            listed += [id for key in self.client.zrange(f"rq:scheduled:{queue}", 0, -1) if (id := key.decode()) in due]
+            taken = [self.model.owed[id] for id in listed[: most - len(leased)]]
+            leased += [one for one in taken if self.model.take(one)]
+        return leased
 
     @rule(claimed=leases, verdict=st.sampled_from(["finished", "finished", "retry", "later", "dead", "release"]))
     def settle(self, claimed: list[Claimed], verdict: str) -> None:
