@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from broker.cli import _errors
+from broker.cli._output import coloured
 
 COMMANDS = {
     "up": "up",
@@ -117,7 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; a command returns its own, or None for 0."""
     _open_streams()
     try:
-        code: Any = broker.main(arguments, prog_name="broker", standalone_mode=False)
+        colour = None if coloured() else False  # None: on a terminal
+        code: Any = broker.main(arguments, prog_name="broker", standalone_mode=False, color=colour)
         sys.stdout.flush()  # here, where a reader that has gone is no fault
     except click.ClickException as error:
         error.show()

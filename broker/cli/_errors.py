@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from broker.cli._output import coloured
 from broker.errors import BrokerError, ConfigError, StoreRefused
 
 
@@ -42,6 +43,7 @@ def _config_lines(error: ConfigError) -> list[str]:
 
 def _block(lines: list[str]) -> None:
     first, *rest = lines or [""]
-    click.echo(click.style("Error: ", fg="red", bold=True, reset=True) + first, file=sys.stderr)
+    head = click.style("Error: ", fg="red", bold=True, reset=True)
+    click.echo(head + first, file=sys.stderr, color=None if coloured() else False)
     for line in rest:
         click.echo(f"  {line}", file=sys.stderr)

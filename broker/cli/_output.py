@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+GAP = 2
+"""Blanks between two columns on a terminal."""
+
+ENOUGH = 10
+"""Characters below which a value is not broken: it could not be read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column of a table: the key of its values in a row, and its heading (by default the key)."""
@@ -28,11 +36,18 @@ class Column:
     """Whether it is aligned to the right, as numbers are."""
     folds: bool = True
     """Whether a narrow terminal may break its values."""
+    spare: bool = False
+    """Whether a terminal that is too narrow for all columns does without it."""
 
     @property
     def heading(self) -> str:
         """What stands above it."""
         return self.title or self.key
+
+
+def coloured() -> bool:
+    """Whether a terminal gets colours: not when NO_COLOR is set (https://no-color.org), nor when it has none."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_table(
@@ -92,13 +107,52 @@ def _draw(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: s
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
-    for column in columns:
+    console = Console(color_system="auto" if coloured() else None)
+    shown = fitting(rows, columns, console.width - GAP)
+    if not shown:
+        _list(rows, columns, title)
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", padding=(0, GAP - 1, 0, 0)
+    )
+    for column, least in shown.items():
         side: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(column.heading, justify=side, overflow="fold", no_wrap=not column.folds)
+        table.add_column(column.heading, justify=side, overflow="fold", no_wrap=not column.folds, min_width=least)
     for row in rows:
-        table.add_row(*(Text(clean(row.get(column.key))) for column in columns))
-    Console().print(table)
+        table.add_row(*(Text(clean(row.get(column.key))) for column in shown))
+    console.print(table)
+
+
+def fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], width: int) -> dict[Column, int]:
+    """Return the columns for which a terminal has room, with the least width of each; none when a table is no use."""
+    whole = {column: max(map(len, _lines(rows, column))) for column in columns}
+    shown = list(columns)
+    for spare in [column for column in columns[::-1] if column.spare]:
+        if _together(whole[column] for column in shown) <= width:
+            break
+        shown.remove(spare)
+    least = {
+        column: max(min(whole[column], ENOUGH), *map(len, column.heading.split())) if column.folds else whole[column]
+        for column in shown
+    }
+    return least if _together(least.values()) <= width else {}
+
+
+def _together(widths: Iterable[int]) -> int:
+    return sum(width + GAP for width in widths) - GAP
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], column: Column) -> list[str]:
+    return [column.heading, *(line for row in rows for line in clean(row.get(column.key)).splitlines())]
+
+
+def _list(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> None:
+    """Print each row by itself, a line for each of its values: for terminals that are too narrow for a table."""
+    if title:
+        click.secho(title, bold=True)
+    for row in rows:
+        print_record({one.heading: row[one.key] for one in columns if clean(row.get(one.key))})
+        click.echo()
 
 
 def _align(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli._given import DURATION, check_name
-from broker.cli._output import clean
+from broker.cli._output import clean, coloured
 from broker.cli._project import Project, pass_project
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _for_people(functions: list[str]) -> Callable[[Logged], str]:
         name = click.style(line.function.ljust(width), fg=colours[line.function])
         return f"{head} {name} {click.style(line.invocation[:8], dim=True)} {_coloured(line)}"
 
-    return show
+    return show if coloured() else lambda line: click.unstyle(show(line))
 
 
 def _coloured(line: Logged) -> str:

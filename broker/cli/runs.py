@@ -34,8 +34,8 @@ COLUMNS = [
     Column(key="age", right=True, folds=False),
     Column(key="took", right=True, folds=False),
     Column(key="reason"),
-    Column(key="source"),
-    Column(key="event"),
+    Column(key="source", spare=True),
+    Column(key="event", spare=True),
 ]
 
 

@@ -87,9 +87,10 @@ def audit(project: Project, *, deep: bool, write_off: bool, as_json: bool) -> in
             {"balanced": code == 0, "queues": books, "misplaced": [msgspec.structs.asdict(one) for one in wrong]}
         )
         return code
+    spare = {key for key in _BOOKS if key != "missing" and not any(row[key] for row in books)}
     print_table(
         books,
-        [Column(key="queue"), *(Column(key=key, right=True) for key in _BOOKS)],
+        [Column(key="queue"), *(Column(key=key, right=True, spare=key in spare) for key in _BOOKS)],
         nothing="nothing was accepted yet",
     )
     for one in wrong:

@@ -72,9 +72,18 @@ def usage(project: Project, *, since: Duration, by: By, prices: Path | None, as_
         return
     print_table(
         rows,
-        [Column(key=by), *(Column(key=figure, title=figure.replace("_", " "), right=True) for figure in figures)],
+        [Column(key=by), *(_column(figure) for figure in figures)],
         as_json=as_json,
         nothing=f"nothing was run since {period[0]}",
+    )
+
+
+def _column(figure: str) -> Column:
+    return Column(
+        key=figure,
+        title=figure.replace("_", " "),
+        right=True,
+        spare=figure in {"throttles", "cold_starts", "log_bytes"},
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import runpy
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -308,3 +312,28 @@ def test_up_on_a_terminal_draws_tables_and_stops_at_ctrl_c_typed_there(folder):
     assert os.waitstatus_to_exitcode(status) == 0
     assert b"stopping:" in seen
     until(lambda: folder.processes() == [])
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}])
+def test_a_narrow_terminal_without_colours_gets_each_row_by_itself_and_no_escapes(folder, variables):
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+    done = subprocess.run(
+        [sys.executable, "-m", "broker", "check"],
+        cwd=folder.root,
+        env={**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "COLUMNS": "30", **variables},
+        stdout=theirs,
+        stderr=theirs,
+        check=True,
+    )
+    assert done.returncode == 0
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # how Linux says that the last process has closed the terminal
+        while block := os.read(terminal, 4096):
+            seen += block
+    os.close(terminal)
+    assert b"\x1b" not in seen
+    lines = seen.decode().splitlines()
+    assert "function  hello" in lines
+    assert "handler   hello.py:handler" in lines
