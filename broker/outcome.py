@@ -23,6 +23,8 @@ LONGEST_REASON = 200
 Follow = Callable[[str, Event], Sequence[Order]]
 """(destination, event) -> what is owed to the destination."""
 
+_ITEM_FAILURE = b'{"errorType":"BatchItemFailure","errorMessage":"the function named it in batchItemFailures"}'
+
 _CALLED = {"succeeded": "result", "failed": "error"}
 
 
@@ -90,7 +92,7 @@ def succeed(attempt: Attempt, result: bytes, follow: Follow, *, duration_ms: flo
     settlements = []
     for position, one in enumerate(attempt.claimed):
         if position in failed:
-            failure = Failure(reason="BatchItemFailure", body=b'{"errorType":"BatchItemFailure"}')
+            failure = Failure(reason="BatchItemFailure", body=_ITEM_FAILURE)
             settlements.append(_failed(attempt, one, failure, follow))
         else:
             settlements.append(_finished(attempt, one, result, follow))
