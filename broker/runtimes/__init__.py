@@ -42,7 +42,10 @@ class Runtime(Protocol):
         """Return what is wrong with a handler's name, without running anything of it; or nothing."""
 
     def argv(self, handler: str, root: Path, memory: int) -> list[str]:
-        """Return the program that an environment runs, and its arguments; none for Python, which is there."""
+        """Return the program that an environment runs, and its arguments; none for Python, which is there.
+
+        `{TMPDIR}` in them is the environment's folder for temporary files.
+        """
 
     def inner(self, handler: str) -> str:
         """Return what goes into the variable _HANDLER."""

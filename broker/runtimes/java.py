@@ -31,6 +31,7 @@ _OPTIONS = (
     "-Xshare:auto",
     "-Dfile.encoding=UTF-8",
     "-Dsun.jnu.encoding=UTF-8",
+    "-Djava.io.tmpdir={TMPDIR}",  # Files.createTempFile reads it as the machine starts, never again
     "--add-opens=java.base/java.io=ALL-UNNAMED",  # a descriptor can be had no other way
 )
 

@@ -48,6 +48,7 @@ def classes(driver: Driver, compiled: Path) -> None:
         ("Forms::bean", {"name": "ä"}, {"name": "ä"}),
         ("Forms::stream", [1, {"a": None}], [1, {"a": None}]),
         ("Forms::later", 1, "later"),
+        ("Forms::temporary", 1, True),
         ("Forms$Request", {"n": 1}, 2),
     ],
 )

@@ -60,9 +60,9 @@ def _replace(spec: Mapping[str, Any], control: int, output: int) -> NoReturn:
     os.dup2(control, CONTROL)
     os.dup2(output, OUTPUT)
     told = json.dumps({key: spec[key] for key in TOLD})
-    program = spec["argv"][0]
+    program, *arguments = (word.replace("{TMPDIR}", os.environ["TMPDIR"]) for word in spec["argv"])
     try:
-        os.execvp(program, [*spec["argv"], told])  # noqa: S606 -- to become it is the point
+        os.execvp(program, [program, *arguments, told])  # noqa: S606 -- to become it is the point
     except OSError as error:
         from broker.runtime.inside.wire import Wire  # noqa: PLC0415 -- only for those that fail
 

@@ -45,8 +45,6 @@ public final class Bootstrap {
     }
 
     public static void main(String[] arguments) throws IOException {
-        String tmp = System.getenv("TMPDIR");
-        if (tmp != null) System.setProperty("java.io.tmpdir", tmp);
         System.setOut(stream(FileDescriptor.out));
         System.setErr(stream(FileDescriptor.err));
         new Bootstrap(arguments[0]).run();
