@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import random
 import selectors
 import signal
 import time
@@ -28,12 +27,11 @@ from broker.ledger import Ledger, available
 from broker.ledger.jobs import function_of
 from broker.ledger.ledger import HANDED, WAKE
 from broker.ledger.pipelined import Pipelined
-from broker.outcome import conclude, release, requeue
+from broker.outcome import release, requeue
 from broker.plain.jobs import PlainJobs
 from broker.publisher import Publisher
 from broker.runtime.crew import Place
 from broker.runtime.isolation import Isolation
-from broker.runtime.messages import Died, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
 from broker.runtime.pool import Pool
 from broker.runtime.room import Room
@@ -44,8 +42,10 @@ from broker.worker.claiming import Claiming
 from broker.worker.commands import obey
 from broker.worker.demand import Demand
 from broker.worker.ears import Ears
+from broker.worker.endings import Endings
 from broker.worker.learning import Learning
 from broker.worker.lease import LEASE, Lease
+from broker.worker.outage import Outage
 from broker.worker.outbox import FLUSH_AFTER, Outbox
 from broker.worker.parts import Parts
 from broker.worker.registration import Registration
@@ -53,12 +53,13 @@ from broker.worker.shift import Shift
 from broker.worker.strays import Strays
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from redis import Redis
 
     from broker.config import Config
     from broker.function import Function
+    from broker.runtime.messages import Message
 
 log = logging.getLogger("broker.worker")
 
@@ -75,7 +76,7 @@ class Worker(rq.Worker):
         queues = [*sorted(functions), *self._plain.queues] or ["broker"]
         super().__init__(queues, name=name, connection=client, serializer=JSONSerializer)
         self.ledger = Ledger(client, log_entries=config.settings.log_lines)
-        self._follow = Publisher(config, self.ledger, functions=deployed).follow
+        follow = Publisher(config, self.ledger, functions=deployed).follow
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(config.root, Isolation.of(config))
         room = Room(config.settings.capacity, config.settings.memory)
@@ -102,7 +103,7 @@ class Worker(rq.Worker):
         )
         self._learning = Learning(parts)
         self._lease = Lease(parts)
-        self._claiming = Claiming(parts, config.sources, self._follow, lease=self._lease, learn=self._learning.now)
+        self._claiming = Claiming(parts, config.sources, follow, lease=self._lease, learn=self._learning.now)
         self._strays = Strays(parts, self._claiming)
         self._beat = Beat(
             parts,
@@ -114,8 +115,8 @@ class Worker(rq.Worker):
         )
         self._told_to: list[bytes] = []
         """Commands of RQ's tools that were not obeyed yet."""
-        self._ended = 0
-        self._away_until = self._away_for = 0.0
+        self._endings = Endings(parts, follow)
+        self._outage = Outage()
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -150,19 +151,19 @@ class Worker(rq.Worker):
                 self._turn()
         finally:
             self._end()
-        return self._ended + self._plain.ended > 0
+        return self._endings.count + self._plain.ended > 0
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience(time.monotonic())):
-            self._take(key.data())
+            self._endings.take(key.data())
         if self._told_to and not self._claiming.is_waiting:  # a command may be about what is being claimed
             for message in self._told_to:
                 obey(message, self, self._pool)
             self._told_to.clear()
         now = time.monotonic()
-        self._take(self._pool.tick(now))
+        self._endings.take(self._pool.tick(now))
         self._pool.redeal(now)
-        if now < self._away_until:
+        if now < self._outage.until:
             return
         try:
             self._outbox.gather_lines(self._pool.running_attempts(), now)
@@ -178,40 +179,40 @@ class Worker(rq.Worker):
     def _hear_ledger(self) -> list[tuple[Place, Message]]:
         try:
             self._pipelined.hear()
-            self._away_for = 0.0
+            self._outage.end()
         except StoreUnavailable as error:
             self._lose(error)
         return []
 
     def _lose(self, error: StoreUnavailable) -> None:
         """Do without Redis for a moment."""
-        now = time.monotonic()
         self._ears.hang_up()  # it may be dead without knowing
         self._pipelined.hang_up()
         self._outbox.lost()
         self._claiming.lost()
         self._lease.lost()
         self._strays.soon()
-        self._away_for = min(1.0, max(0.05, self._away_for * 2))  # back before a lease given then ends
-        self._away_until = now + self._away_for * random.uniform(0.5, 1)  # noqa: S311 -- spreads reconnections
         self._beat.soon()
-        log.warning("%s; trying again in %.1f s", error, self._away_until - now)
+        log.warning("%s; trying again in %.1f s", error, self._outage.begin(time.monotonic()))
 
     def _patience(self, now: float) -> float:
         """Return how many seconds the loop may sleep when nothing happens."""
-        if now < self._away_until:
-            return min(self._away_until - now, self._pool.next_tick(now))
-        if self._pipelined.is_waiting:
-            moments = [self._pipelined.late_at]
+        if now < self._outage.until:
+            moments = [self._outage.until]
+        elif self._pipelined.is_waiting:
+            moments = [self._pipelined.late_at, *self._printed()]
         elif self._outbox or self._wants(now):
             return 0.0
         else:
-            moments = [self._beat.at, *self._demand.moments()]
-        printing = (attempt.unflushed_since for attempt in self._pool.running_attempts())
-        moments += [since + FLUSH_AFTER for since in printing if since is not None]
+            moments = [self._beat.at, *self._demand.moments(), *self._printed()]
         if self._shift.end_by is not None:
             moments.append(self._shift.end_by)
         return max(0.0, min(min(moments) - now, self._pool.next_tick(now)))
+
+    def _printed(self) -> Iterator[float]:
+        """Yield the moments at which what was printed has waited for company long enough."""
+        printing = (attempt.unflushed_since for attempt in self._pool.running_attempts())
+        return (since + FLUSH_AFTER for since in printing if since is not None)
 
     def _wants(self, now: float) -> list[tuple[Function, int]]:
         """Return the functions that may have something waiting and can be given it, and how much."""
@@ -220,7 +221,7 @@ class Worker(rq.Worker):
         return self._demand.wants(room, now)
 
     def _room(self) -> int | None:
-        return self._shift.room(self._ended + self._plain.ended + self._pool.running)
+        return self._shift.room(self._endings.count + self._plain.ended + self._pool.running)
 
     def _claim(self, now: float) -> None:
         self._demand.ripen(now)
@@ -229,26 +230,6 @@ class Worker(rq.Worker):
             self._claiming.claim(self._wants(now), welcome=welcome)
 
     # -- what happens ------------------------------------------------------------------------------------------------
-
-    def _take(self, messages: list[tuple[Place, Message]]) -> None:
-        for place, message in messages:
-            if isinstance(message, Lines):
-                if (printing := self._pool.attempt_of(place, message)) is not None:
-                    for line in message.lines:
-                        printing.say(line.text, line.level, line.time_ms)
-                continue
-            attempt = self._pool.settle(place, message)
-            if isinstance(message, Ready):
-                continue
-            self._outbox.add_cpu(place.environment.function.name, message.cpu_us)
-            if attempt is None and isinstance(message, Died) and message.init:
-                name = place.environment.function.name
-                log.warning("%s: an environment that was to be kept warm died: %s", name, message.error)
-            if attempt is not None:
-                self._ended += len(attempt.claimed)
-                self._demand.hungry.add(attempt.function.name)
-                self._outbox.settlements += conclude(attempt, message, self._follow)
-                self._outbox.add_lines(attempt)
 
     def _settle(self) -> None:
         if self._outbox:
@@ -300,7 +281,7 @@ class Worker(rq.Worker):
 
     def _may_end(self) -> bool:
         now = time.monotonic()
-        if self._shift.room(self._ended + self._plain.ended) == 0:
+        if self._shift.room(self._endings.count + self._plain.ended) == 0:
             self._plain.ask_to_end()
         if self._shift.stops and self._shutdown_requested_date is None:
             self._shutdown_requested_date = datetime.now(UTC)
@@ -309,7 +290,7 @@ class Worker(rq.Worker):
         lease = self._lease
         return self._shift.is_over(
             now,
-            ended=self._ended + self._plain.ended,
+            ended=self._endings.count + self._plain.ended,
             busy=bool(self._pool.running or self._outbox.settlements or self._plain.working),
             waiting=not lease.informed or self._claiming.is_waiting or (self._demand.waits and not lease.suspended),
         )

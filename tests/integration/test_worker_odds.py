@@ -257,7 +257,7 @@ def test_no_suspect_begins_before_redis_knows_how_the_last_one_ended(project):
     on_claims(worker, lambda answer: claims.append(answer.claimed))
     worker._begin()
     try:
-        assert turning(worker, lambda: worker._ended == 1 and worker._outbox.settlements)
+        assert turning(worker, lambda: worker._endings.count == 1 and worker._outbox.settlements)
         turning(worker, lambda: False, within=0.5)
         ran = (project.root / "ran").read_text()
         assert (ran, sum(map(len, claims))) == ("x", 2)  # the second is here, and waits
