@@ -24,8 +24,12 @@ settings.register_profile("broker", deadline=None, suppress_health_check=[Health
 settings.load_profile("broker")
 
 
+PATIENCE = 40
+"""Seconds that anything may take which takes a fraction of one when nobody else uses the machine."""
+
+
 def until(
-    condition: Callable[[], Any], *, within: float = 10, every: float = 0.005, what: str | Callable[[], str] = ""
+    condition: Callable[[], Any], *, within: float = PATIENCE, every: float = 0.005, what: str | Callable[[], str] = ""
 ) -> Any:
     """Return the condition's first true value; fail when `within` seconds pass without one."""
     end = time.monotonic() + within

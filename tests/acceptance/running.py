@@ -26,7 +26,7 @@ from broker.event import new_event
 from broker.ledger import Ledger, audit
 from broker.publisher import Publisher
 from broker.store import connection as store
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ class Broker:
         self._others.append(process)
         return process
 
-    def run(self, *arguments: str, given: str = "", within: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, given: str = "", within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, with `given` as its standard input."""
         return subprocess.run(
             [COMMAND, *arguments],
@@ -116,7 +116,7 @@ class Broker:
             check=False,
         )
 
-    def interrupt(self, within: float = 10) -> int:
+    def interrupt(self, within: float = PATIENCE) -> int:
         """Press Ctrl-C: SIGINT to the foreground process group. Returns the exit code."""
         assert self.up is not None
         os.killpg(self.up.pid, signal.SIGINT)

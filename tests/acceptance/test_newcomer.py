@@ -165,7 +165,7 @@ def test_ctrl_c_ends_everything_loses_nothing_and_the_next_start_goes_on(tmp_pat
         assert audit.returncode == 0, audit.stdout + audit.stderr
         broker.load("more.csv", CSV.replace("Oslo", "Molde"))
         assert broker.rows("SELECT count(*) FROM weather") == [(5,)]
-        assert broker.interrupt(within=8) == 0
+        assert broker.interrupt() == 0
         assert broker.processes() == []
     finally:
         broker.close()
@@ -176,5 +176,5 @@ def _push_and_interrupt(broker: Broker) -> None:
     values = (f'{{"key": "oven", "value": {number}}}' for number in range(1_000))
     broker.client.rpush("broker:queue:measurements", *values)
     until(lambda: broker.client.hlen("broker:books:aggregate"), within=10)
-    assert broker.interrupt(within=8) == 0
+    assert broker.interrupt() == 0
     assert broker.processes() == []

@@ -16,7 +16,7 @@ from broker import config as configuration
 from broker.event import new_event
 from broker.ledger import Ledger, audit
 from broker.publisher import Publisher
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ class Project:
             key.decode(): value.decode(errors="replace") for key, value in self.client.hgetall(f"rq:job:{id}").items()
         }
 
-    def ends(self, id: str, status: str = "finished", within: float = 15) -> dict[str, str]:
+    def ends(self, id: str, status: str = "finished", within: float = PATIENCE) -> dict[str, str]:
         """Wait until the invocation has that status; its record."""
         until(
             lambda: self.job(id).get("status") == status,
@@ -112,7 +112,7 @@ class Project:
                 worker.send_signal(signal.SIGTERM)
         for worker in self.workers:
             try:
-                worker.wait(15)
+                worker.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(worker.pid, signal.SIGKILL)
                 worker.wait()

@@ -18,6 +18,7 @@ from broker.quantity import Duration, Size
 from broker.runtime.environment import Environment
 from broker.runtime.messages import Died, Done, Line, Lines, Message, Ready
 from broker.runtime.nursery import Nursery
+from tests.conftest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ class Driver:
         environment.flush()
         return ids
 
-    def call(self, environment: Environment, event: Any = None, *, within: float = 10) -> Done | Died:
+    def call(self, environment: Environment, event: Any = None, *, within: float = PATIENCE) -> Done | Died:
         """Send one event and return how it ended."""
         [id_] = self.send(environment, event)
         ended = self.wait(environment, lambda message: _ends(message, id_), within=within)
@@ -90,7 +91,7 @@ class Driver:
         assert set(error) == {"errorMessage", "errorType", "stackTrace"}
         return error
 
-    def died(self, environment: Environment, *, within: float = 10) -> Died:
+    def died(self, environment: Environment, *, within: float = PATIENCE) -> Died:
         message = self.wait(environment, lambda message: isinstance(message, Died), within=within)
         assert isinstance(message, Died)
         return message
@@ -106,7 +107,7 @@ class Driver:
     def text(self, environment: Environment) -> list[str]:
         return [line.text for _, line in self.lines(environment)]
 
-    def wait(self, environment: Environment, wanted: Callable[[Message], bool], *, within: float = 10) -> Message:
+    def wait(self, environment: Environment, wanted: Callable[[Message], bool], *, within: float = PATIENCE) -> Message:
         """Run the loop until a message of this environment is the wanted one; return it."""
         found: list[Message] = []
         seen = 0
@@ -123,7 +124,7 @@ class Driver:
         self.run(look, within=within, what=lambda: f"{environment.id}: {self.messages[environment][-5:]}")
         return found[0]
 
-    def run(self, until: Callable[[], Any], *, within: float = 10, what: Callable[[], str] = str) -> None:
+    def run(self, until: Callable[[], Any], *, within: float = PATIENCE, what: Callable[[], str] = str) -> None:
         """Do what a worker's loop does until the condition holds."""
         end = time.monotonic() + within
         while not until():
@@ -146,6 +147,10 @@ class Driver:
             environment.flush()
             self.messages[environment] += environment.read()
             self.messages[environment] += environment.tick(time.monotonic())
+
+    def overdue(self, environment: Environment) -> None:
+        """Tell it that it is an hour later: whatever it runs has had its time."""
+        self.messages[environment] += environment.tick(time.monotonic() + 3600)
 
     def processes(self) -> list[int]:
         """Return every living process that runs in the project's folder, wherever it has gone."""

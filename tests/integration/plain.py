@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rq import Queue, Worker
 
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 from tests.integration.command import environment
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Plain:
         """Return what RQ knows of a worker."""
         return next(worker for worker in Worker.all(connection=self.client) if worker.name == name)
 
-    def ends(self, job, status: str = "finished", within: float = 20):
+    def ends(self, job, status: str = "finished", within: float = PATIENCE):
         until(lambda: job.get_status() == status, within=within, what=lambda: f"{job.id} is {job.get_status()}")
         job.refresh()
         return job

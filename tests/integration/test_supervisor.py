@@ -17,7 +17,7 @@ import psutil
 import pytest
 import redis
 
-from tests.conftest import until
+from tests.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ class Broker:
     def _read(self) -> None:
         self.lines.extend(line.rstrip() for line in self.process.stderr)
 
-    def says(self, pattern: str, *, times: int = 1, within: float = 10) -> list[str]:
+    def says(self, pattern: str, *, times: int = 1, within: float = PATIENCE) -> list[str]:
         """Wait for lines in which the pattern is found; what its group matched, or the lines."""
 
         def found() -> list[str]:
@@ -125,7 +125,7 @@ class Broker:
     def server(self) -> psutil.Process:
         return psutil.Process(int((self.data / "redis.pid").read_text()))
 
-    def ends(self, within: float = 10) -> int:
+    def ends(self, within: float = PATIENCE) -> int:
         code = self.process.wait(within)
         self.reader.join(within)
         return code

@@ -128,7 +128,7 @@ def test_a_function_without_an_environment_gets_one_of_those_that_another_has_ma
     project.worker()
     slow = project.push(*range(20))
     until(lambda: sum(project.job(id)["status"] == "started" for id in slow) == 2)
-    project.ends(push_g(project), within=2)
+    project.ends(push_g(project))
     assert project.job(slow[-1])["status"] == "queued"
     for id in slow:
         project.ends(id)
