@@ -137,7 +137,7 @@ class Broker:
                 process.kill()
         for process in (self.up, *self._others):
             if process is not None:
-                process.wait(10)
+                process.wait(30)
         self._open.close()
         until(lambda: not self.processes(), every=0.05, what="every process of the project ends")
 

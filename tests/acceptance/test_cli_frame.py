@@ -275,7 +275,7 @@ def test_up_shows_what_runs_and_ctrl_c_leaves_nothing(folder):
         assert 'quiet      {"type": ["a"]}  hello\n' in screen
         assert len(folder.processes()) >= 4
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
     assert folder.processes() == []
 
 
@@ -287,7 +287,7 @@ def test_up_twice_is_refused_and_the_first_goes_on(folder):
         assert second.returncode == 1
         assert f"Error: another broker already runs in {folder.root / '.broker'} (process {first.pid})" in second.stderr
         first.send_signal(signal.SIGINT)
-        assert first.wait(15) == 0
+        assert first.wait(30) == 0
     assert folder.processes() == []
 
 

@@ -72,7 +72,7 @@ def test_a_line_is_seen_while_its_function_runs_by_a_follower_that_waits_in_redi
     finally:
         follower.terminate()
         reader.join(10)
-        follower.wait(10)
+        follower.wait(30)
         follower.stdout.close()
 
 

@@ -40,7 +40,7 @@ def screen(tmp_path_factory):
         seen += os.read(terminal, 4096)
     yield broker, re.sub(r"\x1b\[[0-9;]*m", "", seen.decode())
     os.write(terminal, b"\x03")
-    code = process.wait(15)
+    code = process.wait(30)
     os.close(terminal)
     broker.close()
     assert code == 0

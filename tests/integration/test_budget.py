@@ -66,7 +66,7 @@ def test_a_function_that_has_used_up_its_budget_waits_until_it_gets_more(project
     said = broker(project.root, "usage").stderr
     assert f"the budget of f for this day is used up ({ran} of 5 requests); it waits until" in said
     worker.terminate()
-    worker.wait(15)
+    worker.wait(30)
     project.configure(CODE, OTHER, budget={**budget, "requests": 1000})
     project.worker()
     for id in ids:

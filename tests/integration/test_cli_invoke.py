@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_it_running_and_says_under_which_id(project):
         assert command.stderr.readline().startswith("START ")
         command.send_signal(signal.SIGINT)
         rest = command.stderr.read()
-        assert command.wait(10) == 130
+        assert command.wait(30) == 130
     id = rest.partition("It goes on: see `broker show ")[2].partition("`")[0]
     assert project.job(id)["status"] == "started"
     project.ends(id)
@@ -99,5 +99,5 @@ def test_an_outcome_that_was_told_while_nobody_heard_is_found_in_the_record(proj
         (id,) = project.client.lrange("rq:queue:f", 0, 0)
         project.client.hdel(b"rq:job:" + id, "reply")
         project.worker()
-        assert command.wait(15) == 1
+        assert command.wait(30) == 1
         assert command.stderr.read().endswith("Error: ValueError: no 1\n")

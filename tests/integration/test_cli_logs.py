@@ -90,7 +90,7 @@ def test_new_lines_are_followed_until_ctrl_c(project):
         write(project.client, "f", "new")
         assert command.stdout.readline().endswith(" new\n")
         command.send_signal(signal.SIGINT)
-        assert command.wait(10) == 130
+        assert command.wait(30) == 130
         assert command.stderr.read().strip() == ""
 
 

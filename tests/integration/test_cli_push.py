@@ -69,7 +69,7 @@ def test_a_line_is_pushed_at_once_while_the_input_goes_on(project):
         command.stdin.write('"second, without a line feed"')
         command.stdin.close()
         assert len(command.stdout.read().split()) == 2
-        assert command.wait(10) == 0
+        assert command.wait(30) == 0
     assert project.client.llen("rq:queue:f") == 2
 
 

@@ -104,7 +104,7 @@ def letters(project):
     for id in ids:
         project.ends(id, "failed")
     worker.terminate()
-    worker.wait(15)
+    worker.wait(30)
     return ids
 
 

@@ -461,7 +461,7 @@ def test_what_may_not_be_read_is_logged_once_and_found_once_it_may_be(redis_clie
             (inbox / "shut").chmod(0o755)
             until(lambda: context.count() == 3)
             running_source.terminate()
-            said += running_source.communicate(timeout=5)[0]
+            said += running_source.communicate(timeout=30)[0]
         assert running_source.returncode == 0
         assert said.count(f"{inbox}/secret: permission denied") == 1
         assert said.count(f"{inbox}/shut: [Errno 13]") == 1

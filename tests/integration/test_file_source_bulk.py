@@ -82,7 +82,7 @@ def test_files_whose_hints_the_kernel_dropped_are_found(context, root, redis_ser
         (root / "inbox/later").write_text("x")
         until(lambda: "later" in subjects(context), what="hints are heard again")
         source.terminate()
-        said, _ = source.communicate(timeout=5)
+        said, _ = source.communicate(timeout=30)
     assert "overflowed" in said
 
 

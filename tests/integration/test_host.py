@@ -139,7 +139,7 @@ def test_a_source_that_dies_is_started_again(project):
     thread.start()
     until(lambda: project.client.llen("rq:queue:f") == 1)
     host.stopping.set()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert project.client.get("broker:source:q:starts") == b"3"
 

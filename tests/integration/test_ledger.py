@@ -294,7 +294,7 @@ def test_a_waiting_publisher_hears_the_result(ledger, redis_client):
     (claimed,) = claim(ledger).claimed
     assert claimed.told
     settle(ledger, claimed, result=b"[1]", told=True)
-    assert ears.get_message(timeout=1)["data"] == b"a\n1\n[1]"
+    assert ears.get_message(timeout=30)["data"] == b"a\n1\n[1]"
     ears.close()
 
 
@@ -304,7 +304,7 @@ def test_the_bell_rings_when_something_begins_to_wait(ledger, redis_client):
     ears.get_message(timeout=1)
     publish(ledger, order("a"), order("b"))
     publish(ledger, order("c"))
-    assert ears.get_message(timeout=1)["data"] == b"f"
+    assert ears.get_message(timeout=30)["data"] == b"f"
     assert ears.get_message(timeout=0.05) is None
     ears.close()
 

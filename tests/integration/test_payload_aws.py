@@ -120,7 +120,7 @@ def serving(project):
     host = started(project.root, "host")
     yield f"http://127.0.0.1:{port}"
     host.send_signal(signal.SIGTERM)
-    host.communicate(timeout=20)
+    host.communicate(timeout=60)
 
 
 def test_each_source_speaks_as_its_counterpart_at_aws(project, serving):

@@ -66,7 +66,7 @@ def children(url, number):
             with suppress(BrokenPipeError):
                 child.stdin.close()
         for child in started:
-            child.wait(10)
+            child.wait(30)
 
 
 @pytest.fixture(autouse=True)

@@ -424,7 +424,7 @@ def test_a_tick_that_could_not_be_published_before_the_stop_is_made_up_for(conte
     context.on_publish = lambda events: asked.set()
     schedule = Schedule(every=Duration(0.2), missed="all")
     with running(schedule, context):
-        assert asked.wait(5)
+        assert asked.wait(30)
     assert context.count() == 0
     context.fail(None)
     with running(schedule, context):
@@ -440,7 +440,7 @@ def test_a_tick_that_cannot_be_published_now_is_repeated_alone_and_what_fell_due
     context.stopping = clock
     steps = Ticker(Schedule(every=Duration(10)), context, clock)
     alone(steps.start(), context)
-    clock.wait(10)
+    clock.wait(30)
     away = [StoreUnavailable("away")]
 
     def refuse(events):

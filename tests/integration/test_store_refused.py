@@ -115,7 +115,7 @@ def test_a_password_that_is_changed_while_all_runs_is_waited_for(tmp_path):
 def end(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

@@ -164,7 +164,7 @@ def start(tmp_path):
         if broker.process.poll() is None:
             broker.process.kill()
             broker.process.wait()
-        broker.reader.join(5)
+        broker.reader.join(30)
         broker.process.stderr.close()
     here = str(tmp_path)
     until(
@@ -392,7 +392,7 @@ def test_it_goes_on_when_nobody_reads_what_it_says(tmp_path):
         server.kill()  # which it says to nobody
         until(lambda: int((data / "redis.pid").read_text() or server.pid) != server.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_signal_that_whoever_started_it_ignores_stays_ignored(tmp_path, start, child):

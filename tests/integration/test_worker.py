@@ -215,7 +215,7 @@ def test_sigterm_lets_what_runs_finish_and_gives_back_the_rest(project):
     first, second = project.push(1, 2)
     until(lambda: project.job(first)["status"] == "started")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(10) == 0
+    assert worker.wait(30) == 0
     assert project.job(first)["status"] == "finished"
     assert (project.job(second)["status"], project.job(second).get("attempt", "0")) == ("queued", "0")
     assert subprocess.run(["pgrep", "-g", str(worker.pid)], capture_output=True).stdout == b""
