@@ -61,10 +61,10 @@ def claim(worker: str, wants: Sequence[Want], execution: int) -> Call[Claim]:
         ahead = int(time.time() * 1000) - int(now_ms)
         batched = {want.function for want in wants if want.batch}
         claimed: list[Claimed] = []
-        for queue_name, first, jobs in zip(groups[::3], groups[1::3], groups[2::3], strict=True):
+        for queue_name, first, *rows in zip(*(groups[n::6] for n in range(6)), strict=True):
             queue = queue_name.decode()
             step = 0 if function_of(queue) in batched else 1
-            claimed += _claimed(queue, f"{worker}.", first, step, jobs, ahead=ahead)
+            claimed += _claimed(queue, f"{worker}.", first, step, rows, ahead=ahead)
         due_in = {name.decode(): ms / 1000 for name, ms in zip(waits[::2], waits[1::2], strict=True)}
         return Claim(claimed=claimed, due_in=due_in, changes=int(changes or 0))
 
@@ -76,7 +76,9 @@ def handed(message: bytes) -> Claim:
     queue, id_, execution, now_ms, changes, at, seldom, data = message.split(b"\n", 7)
     worker, _, number = execution.decode().rpartition(".")
     ahead = int(time.time() * 1000) - int(now_ms)
-    claimed = _claimed(queue.decode(), f"{worker}.", int(number, 16), 1, [id_, data, at, seldom], ahead=ahead)
+    claimed = _claimed(
+        queue.decode(), f"{worker}.", int(number, 16), 1, [[id_], [data], [int(at)], [1, seldom]], ahead=ahead
+    )
     return Claim(claimed=list(claimed), due_in={}, changes=int(changes))
 
 
@@ -168,20 +170,22 @@ class _Lines:
 
 
 def _claimed(
-    queue: str, prefix: str, number: int, step: int, jobs: Sequence[bytes], *, ahead: int
+    queue: str, prefix: str, number: int, step: int, rows: Sequence[Sequence[Any]], *, ahead: int
 ) -> Iterator[Claimed]:
     """Yield what claim.lua tells of one queue; executions are numbered from `number` by `step`.
 
     Our clock is `ahead` milliseconds ahead of the server's.
     """
+    ids, jobs, moments, seldom = rows
+    pasts = dict(zip(seldom[::2], seldom[1::2], strict=True))
     start, end = around_event(function_of(queue))
     around = len(start) + len(end)
     execution = f"{prefix}{number:x}"
-    for id_, data, at, seldom in zip(jobs[::4], jobs[1::4], jobs[2::4], jobs[3::4], strict=True):
+    for position, (id_, data, at) in enumerate(zip(ids, jobs, moments, strict=True), 1):
         event = data.removeprefix(start).removesuffix(end)
-        one = Claimed(queue=queue, id=id_.decode(), execution=execution, event=event, accepted_ms=int(at or 0) + ahead)
-        if seldom or len(data) - len(event) != around:
-            one = _told_more(one, data, seldom)
+        one = Claimed(queue=queue, id=id_.decode(), execution=execution, event=event, accepted_ms=at + ahead)
+        if position in pasts or len(data) - len(event) != around:
+            one = _told_more(one, data, pasts.get(position, b""))
         yield one
         if step:
             number += step

@@ -3,10 +3,10 @@
 -- limit), batch size (0: none), batch window in ms, interval in us from one start to the next (0: no limit), number of the
 -- execution that it offers (0: none, negative: none any more; see orders.lua), m, m queues.
 -- Executions are WORKER.NUMBER in hexadecimal; each invocation has the next number, and those of a batch share one.
--- Answers {function, ms until something of it that waits falls due, ...}, {queue, number of the first execution, claimed,
--- ...}. Claimed are, flat: id, data, at (ms), and what is seldom: '' or 'attempt failures crashes told' (told is 1 when
--- somebody waits for its end). Then the time in ms, from which a worker tells its own clock's error, and how many changes
--- to deployed functions there were, if anything was claimed.
+-- Answers {function, ms until something of it that waits falls due, ...}, {queue, number of the first execution, ids,
+-- their data, when each was accepted (ms), what is seldom, ...}. Seldom are, flat: position, 'attempt failures crashes told'
+-- (told is 1 when somebody waits for its end). Then the time in ms, from which a worker tells its own clock's error, and
+-- how many changes to deployed functions there were, if anything was claimed.
 local worker, now_iso, execution = take(), take(), take_number()
 run_when_full()
 local name -- the function that is at hand
@@ -81,38 +81,45 @@ local groups, leases = {}, {}
 
 -- Lease up to `want` of a queue, and append them to the answer. Returns how many; those of a batch share one execution.
 local function lease(queue, want, batch)
-  local claimed, first, count, last = {}, execution, 0, 0
-  local members = {}
-  local prefix, run = worker .. '.', worker .. '.' .. string.format('%x', execution)
-  for _, id in ipairs(call('LPOP', QUEUE .. queue, want) or {}) do
+  local ids = call('LPOP', QUEUE .. queue, want)
+  if not ids then return 0 end
+  local first, count, waiting = execution, 0, #ids
+  local data, at, seldom, members = {}, {}, {}, {}
+  local prefix = ':' .. worker .. '.'
+  local run = prefix .. string.format('%x', execution)
+  for i = 1, waiting do
+    local id = ids[i]
     local key = JOB .. id
-    local job = call('HMGET', key, 'status', 'data', 'at', 'attempt', 'told')
+    local job = call('HMGET', key, 'status', 'data', 'at', 'attempt')
     if batch == 0 then run = prefix .. string.format('%x', first + count) end
-    local attempt, seldom, turn = '1', '', nil
+    local attempt, past = '1', nil
     if job[4] then
-      local past = call('HMGET', key, 'failures', 'crashes', 'turn')
-      attempt, turn = tonumber(job[4]) + 1, past[3]
-      seldom = attempt .. ' ' .. (past[1] or 0) .. ' ' .. (past[2] or 0) .. ' ' .. (job[5] and 1 or 0)
-    elseif job[5] then
-      seldom = '1 0 0 1'
+      past = call('HMGET', key, 'failures', 'crashes', 'turn', 'told')
+      attempt = tonumber(job[4]) + 1
     end
     if not job[2] or job[1] ~= 'queued' then
       add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
       if not job[2] then call('DEL', key) end -- what move_due may have written into nothing
       due_in(0) -- so that the worker asks again for what it did not get
-    elseif turn and not take_turn(turn, queue, id, run) then
+    elseif past and past[3] and not take_turn(past[3], queue, id, string.sub(run, 2)) then
       due_in(0) -- it had been delayed, or RQ's tools requeued it; meanwhile another has got the turn
     else
       call('HSET', key, 'status', 'started', 'worker_name', worker, 'started_at', now_iso, 'attempt', attempt)
-      claimed[last + 1], claimed[last + 2], claimed[last + 3], claimed[last + 4] = id, job[2], tonumber(job[3]) or 0, seldom
-      last, count = last + 4, count + 1
-      members[2 * count - 1], members[2 * count] = '+inf', id .. ':' .. run -- it is the worker's own lease that ends
+      count = count + 1
+      ids[count], data[count], at[count] = id, job[2], tonumber(job[3]) or 0
+      members[2 * count - 1], members[2 * count] = '+inf', id .. run -- it is the worker's own lease that ends
+      if past then
+        local told = attempt .. ' ' .. (past[1] or 0) .. ' ' .. (past[2] or 0) .. ' ' .. (past[4] and 1 or 0)
+        seldom[#seldom + 1], seldom[#seldom + 2] = count, told
+      end
     end
   end
+  for i = count + 1, waiting do ids[i] = nil end
   if count > 0 then
     leases[queue] = members
     local length = #groups
-    groups[length + 1], groups[length + 2], groups[length + 3] = queue, first, claimed
+    groups[length + 1], groups[length + 2], groups[length + 3] = queue, first, ids
+    groups[length + 4], groups[length + 5], groups[length + 6] = data, at, seldom
     if batch == 0 then execution = execution + count end
   end
   return count

@@ -109,15 +109,14 @@ end
 local function accept(order, now_iso)
   local line, key, extra, flow = order.line, JOB .. order.id, order.extra, order.flow
   local delay, status, superseded, begun = extra.delay or 0, 'queued', nil, NOTHING
+  -- Whoever is waited for has an attempt of 0, so that claim sees that there is more to it.
   if extra.track then
-    call('HSET', key, 'track', extra.track, 'event', extra.event, 'told', 1)
+    call('HSET', key, 'track', extra.track, 'event', extra.event, 'told', 1, 'attempt', 0)
     track(order.id, line.queue, extra.track, extra.event)
   end
-  if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1) end
+  if extra.reply then call('HSET', key, 'reply', extra.reply, 'told', 1, 'attempt', 0) end
   if flow.unique then call('SET', UNIQUE .. flow.unique, order.id, 'PX', flow.unique_ms) end
-  if flow.turn then -- with an attempt of 0, so that claim sees that there is more to it
-    call('HSET', key, 'turn', flow.turn, 'told', 1, 'attempt', 0)
-  end
+  if flow.turn then call('HSET', key, 'turn', flow.turn, 'told', 1, 'attempt', 0) end
   if flow.debounce then
     status, superseded = 'scheduled', wait_for_quiet(order, now_iso)
   elseif delay > 0 then

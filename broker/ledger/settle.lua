@@ -141,20 +141,20 @@ local function has_record(s)
 end
 
 -- What is usual is most of all there is: hence a loop with as little in it as can be.
-local function settle_usual(queue, keep, megabytes, run, billed, n)
+local function settle_usual(queue, keep, megabytes, run, billed, n, before)
   local ids, members, bills, done = {}, {}, {}, 0
-  local sum, suffix, ends = meter(queue), ':' .. worker .. '.' .. run, string.format('%.3f', now + keep)
+  local sum, suffix, ends = meter(queue), ':' .. worker .. '.' .. run, string.format('%.3f', now + tonumber(keep))
   if run ~= '' then
     for i = 1, n do
-      local id = arguments[cursor + i]
+      local id = arguments[before + i]
       ids[i], members[i] = id, id .. suffix
     end
-    cursor, bills[1] = cursor + n, billed
+    bills[1] = tonumber(billed)
   else
     for i = 1, n do
-      local id = arguments[cursor + 1]
-      ids[i], members[i], bills[i] = id, id .. suffix .. arguments[cursor + 2], tonumber(arguments[cursor + 3])
-      cursor = cursor + 3
+      local id = arguments[before + 1]
+      ids[i], members[i], bills[i] = id, id .. suffix .. arguments[before + 2], tonumber(arguments[before + 3])
+      before = before + 3
     end
   end
   local is_held, row = give_back(queue, ids, members), finished[queue] or {}
@@ -172,7 +172,7 @@ local function settle_usual(queue, keep, megabytes, run, billed, n)
       call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
       row[last + 1], row[last + 2] = ends, id
       last, dependents, done = last + 2, dependents + 1, done + 1
-      ended[dependents] = dependents_of(id)
+      ended[dependents] = key .. ':dependents'
       if bills[i] then bill(sum, bills[i], megabytes) end
     end
   end
@@ -180,12 +180,15 @@ local function settle_usual(queue, keep, megabytes, run, billed, n)
   add(BOOKS .. queue, 'finished', done)
 end
 
-for _ = 1, take_number() do
-  settle_usual(take(), take_number(), take_number(), take(), take_number(), take_number())
+local groups = {}
+for i = 1, take_number() do
+  local queue, keep, megabytes, run, billed, n = take(), take(), take_number(), take(), take(), take_number()
+  groups[i] = { queue, keep, megabytes, run, billed, n, cursor }
+  cursor = cursor + (run == '' and 3 * n or n)
 end
-
 local settlements = {}
 for i = 1, take_number() do settlements[i] = read_settlement() end
+for _, group in ipairs(groups) do settle_usual(unpack(group)) end
 find_leases(settlements)
 for i, s in ipairs(settlements) do
   local written = false
