@@ -440,7 +440,7 @@ def test_a_tick_that_cannot_be_published_now_is_repeated_alone_and_what_fell_due
     context.stopping = clock
     steps = Ticker(Schedule(every=Duration(10)), context, clock)
     alone(steps.start(), context)
-    clock.wait(30)
+    clock.wait(10)
     away = [StoreUnavailable("away")]
 
     def refuse(events):
