@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import signal
 import socket
@@ -574,11 +573,11 @@ def test_a_claim_whose_answer_was_lost_is_given_back_also_when_its_function_is_g
             raise StoreUnavailable("the answer was lost")
 
     on_claims(worker, lossy)
-    worker._lease.reconcile_at = math.inf
+    give_back, worker._strays.give_back = worker._strays.give_back, lambda *_: None
     try:
         assert turning(worker, lambda: lost and "d" not in worker.functions)
         assert project.job(id)["status"] == "started"
-        worker._lease.reconcile_at = 0.0
+        worker._strays.give_back = give_back
         assert turning(worker, lambda: project.job(id)["status"] == "queued")
     finally:
         worker._end()
