@@ -22,9 +22,9 @@ local function move_due(queue)
   if not first[2] then return end
   if tonumber(first[2]) <= now then
     local due = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 200)
-    for _, id in ipairs(due) do call('HSET', JOB .. id, 'status', 'queued') end
+    call('RPUSH', QUEUE .. queue, unpack(due)) -- first: it fails where the queue is no list
     call('ZREM', key, unpack(due))
-    call('RPUSH', QUEUE .. queue, unpack(due))
+    for _, id in ipairs(due) do try('HSET', JOB .. id, 'status', 'queued') end
     first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   end
   if first[2] then due_in(math.ceil((tonumber(first[2]) - now) * 1000)) end
@@ -35,7 +35,7 @@ local function is_batch_due(queue, size, window)
   if call('LLEN', QUEUE .. queue) >= size then return true end
   local first = call('LINDEX', QUEUE .. queue, 0)
   if not first then return false end
-  local left = tonumber(call('HGET', JOB .. first, 'at') or 0) + window - tonumber(now_ms)
+  local left = tonumber(try('HMGET', JOB .. first, 'at')[1] or 0) + window - tonumber(now_ms)
   if left <= 0 then return true end
   due_in(left)
   return false
@@ -77,10 +77,11 @@ local function write_rate(at, interval, starts, queues)
   end
 end
 
-local groups, leases = {}, {}
+local groups = {}
 
 -- Lease up to `want` of a queue, and append them to the answer. Returns how many; those of a batch share one execution.
 local function lease(queue, want, batch)
+  look_at(queue, WIP)
   local ids = call('LPOP', QUEUE .. queue, want)
   if not ids then return 0 end
   local first, count, waiting = execution, 0, #ids
@@ -90,7 +91,7 @@ local function lease(queue, want, batch)
   for i = 1, waiting do
     local id = ids[i]
     local key = JOB .. id
-    local job = call('HMGET', key, 'status', 'data', 'at', 'attempt')
+    local job = try('HMGET', key, 'status', 'data', 'at', 'attempt')
     if batch == 0 then run = prefix .. string.format('%x', first + count) end
     local attempt, past = '1', nil
     if job[4] then
@@ -99,7 +100,7 @@ local function lease(queue, want, batch)
     end
     if not job[2] or job[1] ~= 'queued' then
       add(BOOKS .. queue, 'vanished', 1) -- deleted or changed by another tool while it waited
-      if not job[2] then call('DEL', key) end -- what move_due may have written into nothing
+      if not job[2] and not job.err then call('DEL', key) end -- what move_due may have written into nothing
       due_in(0) -- so that the worker asks again for what it did not get
     elseif past and past[3] and not take_turn(past[3], queue, id, string.sub(run, 2)) then
       due_in(0) -- it had been delayed, or RQ's tools requeued it; meanwhile another has got the turn
@@ -116,7 +117,7 @@ local function lease(queue, want, batch)
   end
   for i = count + 1, waiting do ids[i] = nil end
   if count > 0 then
-    leases[queue] = members
+    each_thousand({ [queue] = members }, function(_, ...) call('ZADD', WIP .. queue, ...) end)
     local length = #groups
     groups[length + 1], groups[length + 2], groups[length + 3] = queue, first, ids
     groups[length + 4], groups[length + 5], groups[length + 6] = data, at, seldom
@@ -164,7 +165,6 @@ for _ = 1, take_number() do
   end
   if interval > 0 then write_rate(at, interval, starts, queues) end
 end
-each_thousand(leases, function(queue, ...) call('ZADD', WIP .. queue, ...) end)
 -- Whoever holds something has a lease that can run out, even a worker whose claim came when it had none any more.
 local FIRST_LEASE = 3000 -- ms
 if groups[1] then call('ZADD', WORKERS, 'NX', now_ms + FIRST_LEASE, worker) end

@@ -2,9 +2,10 @@
 -- of the others, and its own.
 -- Calls and arguments are what costs here, so both are few: what a call adds up is written once, at its end.
 local call, arguments = redis.call, ARGV
+local try = redis.pcall -- for a record: where another program has put something else, it is as good as gone
 local JOB, QUEUE, WIP = 'rq:job:', 'rq:queue:', 'rq:wip:'
 local FINISHED, FAILED, SCHEDULED, RESULTS = 'rq:finished:', 'rq:failed:', 'rq:scheduled:', 'rq:results:'
-local DEFERRED, TURNS, TURN = 'rq:deferred:', 'broker:turns', 'broker:turn:'
+local DEFERRED, CANCELED, TURNS, TURN = 'rq:deferred:', 'rq:canceled:', 'broker:turns', 'broker:turn:'
 local BOOKS, WAKE, WORKERS = 'broker:books:', 'broker:wake', 'broker:workers'
 local USAGE, KEEP_USAGE = 'broker:usage:', 400 * 86400
 local RATE, IDLE = 'broker:rate:', 'broker:idle:'
@@ -28,6 +29,17 @@ end
 local function take_number() return tonumber(take()) end
 
 local function function_of(queue) return string.match(queue, '^[^.]+') end
+
+local function status_of(id) return try('HMGET', JOB .. id, 'status')[1] end
+
+-- A script that fails has done what it had done. So, before it writes anything, it reads all that it is to write of RQ's
+-- own: should another program have made something else of a queue or a sorted set, it fails then.
+local function look_at_queue(queue) return call('LLEN', QUEUE .. queue) end
+local function look_at(queue, ...)
+  local sum = 0
+  for i = 1, select('#', ...) do sum = sum + call('ZCARD', select(i, ...) .. queue) end
+  return sum
+end
 
 -- table[key][field] = sum
 local sums = {}
@@ -86,7 +98,7 @@ local function pass_turn(turn)
       return
     end
     local queue, id = string.match(first, '^([^:]+):(.+)$')
-    local status = call('HGET', JOB .. id, 'status')
+    local status = status_of(id)
     if call('ZREM', DEFERRED .. queue, id) == 1 and status then
       call('HSET', JOB .. id, 'status', 'queued')
       call('HSET', TURNS, turn, first)
@@ -97,7 +109,7 @@ local function pass_turn(turn)
   end
 end
 
-local function finish_call()
+local function put_in_line()
   each_thousand(backs, function(queue, ...)
     if call('RPUSH', QUEUE .. queue, ...) == select('#', ...) then rung[queue] = true end
   end)
@@ -111,6 +123,11 @@ local function finish_call()
     call('ZADD', SCHEDULED .. queue, ...)
     rung[queue] = true -- so that idle workers learn of the new due time
   end)
+  backs, fronts, dues = {}, {}, {}
+end
+
+local function finish_call()
+  put_in_line()
   for key, row in pairs(sums) do
     for field, n in pairs(row) do
       -- Whoever begins the usage of a day sees to it that it ends; the books do not.

@@ -4,7 +4,7 @@ local function dependents_of(id) return JOB .. id .. ':dependents' end
 
 local function may_run(id, allows_failure)
   for _, dependency in ipairs(call('SMEMBERS', 'rq:job::' .. id .. ':dependencies')) do
-    local status = call('HGET', JOB .. dependency, 'status')
+    local status = status_of(dependency)
     if status and status ~= 'finished' and not (status == 'failed' and allows_failure) then return false end
   end
   return true
@@ -12,7 +12,7 @@ end
 
 local function enqueue_dependent(id, now_iso)
   local key = JOB .. id
-  local job = call('HMGET', key, 'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'rate_limit_key', 'ttl')
+  local job = try('HMGET', key, 'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'rate_limit_key', 'ttl')
   local origin = job[2]
   if not origin or job[1] ~= 'deferred' then return true end
   if not may_run(id, job[3] == '1') then return false end

@@ -36,7 +36,7 @@ end
 -- Debounce: of those with the same key the last one waits for quiet, and takes the place of the one before it.
 local OVERTAKEN = '{"errorType":"Superseded","errorMessage":"a later event of its key came within the debounce"}'
 local function supersede(id, now_iso)
-  local job = call('HMGET', JOB .. id, 'origin', 'result_ttl', 'attempt')
+  local job = try('HMGET', JOB .. id, 'origin', 'result_ttl', 'attempt')
   local queue, keep = job[1], tonumber(job[2])
   local due = queue and (job[3] or '0') == '0' and call('ZSCORE', SCHEDULED .. queue, id)
   if not due or tonumber(due) <= now then return false end -- it has had its quiet

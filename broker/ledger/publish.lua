@@ -7,8 +7,8 @@ local answers, orders, events, refused = {}, {}, {}, {}
 local first_of, same = {}, {} -- id or unique key -> number of the order; number -> that of an earlier order for the same
 
 for _, line in ipairs(lines) do
-  line.waiting = call('LLEN', QUEUE .. line.queue) + call('ZCARD', SCHEDULED .. line.queue)
-    + call('ZCARD', DEFERRED .. line.queue)
+  line.waiting = look_at_queue(line.queue) + look_at(line.queue, SCHEDULED, DEFERRED)
+  look_at(line.queue, WIP)
   call('SADD', 'rq:queues', QUEUE .. line.queue)
 end
 for i = 1, n do

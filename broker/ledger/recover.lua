@@ -36,8 +36,8 @@ end
 local recovered = {}
 local function take_back(queue, member)
   local id, execution = string.match(member, '^([^:]+):(.+)$')
-  call('ZREM', WIP .. queue, member)
-  local job = call('HMGET', JOB .. id, 'status', 'crashes', 'running')
+  if call('ZREM', WIP .. queue, member) == 0 then return end
+  local job = try('HMGET', JOB .. id, 'status', 'crashes', 'running')
   if job[1] ~= 'started' then
     if not job[1] then add(BOOKS .. queue, 'vanished', 1) end
     return
@@ -49,15 +49,20 @@ local function take_back(queue, member)
   recovered[#recovered + 1] = { queue, id, crashes }
 end
 
+local lost = {} -- queue -> the leases that are to be taken back
 local function look_through(queue)
+  -- A stock RQ worker leases each execution on its own.
+  local members = call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)
   if any then
     for _, member in ipairs(call('ZRANGE', WIP .. queue, 0, -1)) do
       local name = string.match(member, '^[^:]+:(.+)%.%x+$')
-      if name and dead[name] then take_back(queue, member) end
+      if name and dead[name] then members[#members + 1] = member end
     end
   end
-  -- A stock RQ worker leases each execution on its own.
-  for _, member in ipairs(call('ZRANGEBYSCORE', WIP .. queue, '-inf', now)) do take_back(queue, member) end
+  if members[1] then
+    look_at_queue(queue)
+    lost[queue] = members
+  end
 end
 
 for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
@@ -65,6 +70,10 @@ for _, key in ipairs(call('SMEMBERS', 'rq:queues')) do
   -- A queue without books is another program's: what RQ abandons there, RQ retries or fails.
   if call('EXISTS', BOOKS .. queue) == 1 then look_through(queue) end
 end
+for queue, members in pairs(lost) do
+  for _, member in ipairs(members) do take_back(queue, member) end
+end
+put_in_line()
 for name in pairs(dead) do call('ZREM', WORKERS, name) end
 
 -- Another tool may have cancelled or deleted who holds a turn, or whose event is tracked. Some are looked at in each
@@ -81,7 +90,7 @@ end
 local WAITS_OR_RUNS = { queued = true, scheduled = true, started = true }
 local function has_ended(holder)
   local queue, id, run = string.match(holder, '^([^:]+):([^:]+):?(.*)$')
-  if WAITS_OR_RUNS[call('HGET', JOB .. id, 'status')] then return false end
+  if WAITS_OR_RUNS[status_of(id)] then return false end
   return run == '' or not call('ZSCORE', WIP .. queue, id .. ':' .. run)
 end
 each_of_some(TURNS, 'broker:turns:cursor', function(turn, holder)
@@ -89,7 +98,7 @@ each_of_some(TURNS, 'broker:turns:cursor', function(turn, holder)
 end)
 
 local function is_lost(id, queue)
-  local status = call('HGET', JOB .. id, 'status')
+  local status = status_of(id)
   if status and status ~= 'canceled' then return false end
   for _, member in ipairs(call('ZRANGE', WIP .. queue, 0, -1)) do
     if string.sub(member, 1, #id + 1) == id .. ':' then return false end

@@ -36,12 +36,13 @@ local function read_settlement()
 end
 
 -- Give leases of one queue back; return which of them were still held, and not cancelled meanwhile.
+local any_canceled = {}
 local function give_back(queue, ids, members)
-  local is_held, any_canceled = {}, call('EXISTS', 'rq:canceled:' .. queue) == 1
+  local is_held = {}
   for first = 1, #ids, 1000 do
     local last = math.min(first + 999, #ids)
     local held = call('ZMSCORE', WIP .. queue, unpack(members, first, last))
-    local gone = any_canceled and call('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids, first, last)) or NOTHING
+    local gone = any_canceled[queue] and call('ZMSCORE', CANCELED .. queue, unpack(ids, first, last)) or NOTHING
     for i = first, last do is_held[i] = held[i - first + 1] and not gone[i - first + 1] end
     call('ZREM', WIP .. queue, unpack(members, first, last))
   end
@@ -65,11 +66,10 @@ local ended = {} -- the keys of the dependents of what finished or failed
 local settle = {}
 
 function settle.finished(s)
-  local key, keep = JOB .. s.id, s.keep
-  call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
+  local keep = s.keep
   if s.details.again then call('DEL', RESULTS .. s.id) end -- what a dead letter had left, before it was replayed
   if s.result ~= '' then -- of nothing RQ reads nothing: a result of null is not written
-    call('XADD', RESULTS .. s.id, '*', 'type', 1, 'worker_name', worker, 'return_value', s.result)
+    try('XADD', RESULTS .. s.id, '*', 'type', 1, 'worker_name', worker, 'return_value', s.result)
     call('EXPIRE', RESULTS .. s.id, keep)
   end
   append(finished, s.queue, string.format('%.3f', now + keep), s.id)
@@ -81,7 +81,7 @@ end
 function settle.dead(s)
   call('HSET', JOB .. s.id, 'status', s.details.stopped and 'stopped' or 'failed', 'ended_at', now_iso,
     'reason', s.details.reason or '', 'failures', 0, 'crashes', 0)
-  call('XADD', RESULTS .. s.id, 'MAXLEN', 10, '*', 'type', s.details.stopped and 3 or 2, 'worker_name', worker,
+  try('XADD', RESULTS .. s.id, 'MAXLEN', 10, '*', 'type', s.details.stopped and 3 or 2, 'worker_name', worker,
     'exc_string', s.details.error or '')
   call('ZADD', FAILED .. s.queue, now + CENTURY, s.id) -- RQ forgets what is due; in order of their deaths
   if not s.details.stopped then ended[#ended + 1] = dependents_of(s.id) end
@@ -134,10 +134,14 @@ local function bill(sum, ms, megabytes)
   sum.mb_ms = sum.mb_ms + ms * megabytes
 end
 
--- Whether the invocation's record is still there; of one that finished, it is kept for as long as asked from now on.
+-- Whether the invocation's record is still there; of one that finished, it says so, and is kept for as long as asked.
+local function finish(key, keep)
+  return call('EXPIRE', key, keep) == 1
+    and type(try('HSET', key, 'status', 'finished', 'ended_at', now_iso)) == 'number'
+end
 local function has_record(s)
-  if s.verdict == 'finished' then return call('EXPIRE', JOB .. s.id, s.keep) == 1 end
-  return call('EXISTS', JOB .. s.id) == 1
+  if s.verdict == 'finished' then return finish(JOB .. s.id, s.keep) end
+  return try('HEXISTS', JOB .. s.id, 'status') == 1
 end
 
 -- What is usual is most of all there is: hence a loop with as little in it as can be.
@@ -165,11 +169,10 @@ local function settle_usual(queue, keep, megabytes, run, billed, n, before)
     local key = JOB .. id
     if not is_held[i] then
       refused[#refused + 1] = position + i
-    elseif call('EXPIRE', key, keep) == 0 then
+    elseif not finish(key, keep) then
       refused[#refused + 1] = position + i
       add(BOOKS .. queue, 'vanished', 1) -- deleted by another tool while it ran
     else
-      call('HSET', key, 'status', 'finished', 'ended_at', now_iso)
       row[last + 1], row[last + 2] = ends, id
       last, dependents, done = last + 2, dependents + 1, done + 1
       ended[dependents] = key .. ':dependents'
@@ -180,6 +183,14 @@ local function settle_usual(queue, keep, megabytes, run, billed, n, before)
   add(BOOKS .. queue, 'finished', done)
 end
 
+local seen = {}
+local function look_once(queue, ...)
+  if seen[queue] then return end
+  seen[queue] = true
+  any_canceled[queue] = look_at(queue, CANCELED) > 0
+  look_at(queue, ...)
+end
+
 local groups = {}
 for i = 1, take_number() do
   local queue, keep, megabytes, run, billed, n = take(), take(), take_number(), take(), take(), take_number()
@@ -188,6 +199,15 @@ for i = 1, take_number() do
 end
 local settlements = {}
 for i = 1, take_number() do settlements[i] = read_settlement() end
+for _, s in ipairs(settlements) do
+  look_once(s.queue, WIP, FINISHED, FAILED, SCHEDULED, DEFERRED)
+  look_at_queue(s.queue)
+  for _, order in ipairs(s.orders or NOTHING) do
+    look_at(order.line.queue, WIP, SCHEDULED, DEFERRED)
+    look_at_queue(order.line.queue)
+  end
+end
+for _, group in ipairs(groups) do look_once(group[1], WIP, FINISHED) end
 for _, group in ipairs(groups) do settle_usual(unpack(group)) end
 find_leases(settlements)
 for i, s in ipairs(settlements) do
@@ -214,6 +234,12 @@ for i, s in ipairs(settlements) do
     refused[#refused + 1] = position + i
   end
 end
+for queue, row in pairs(finished) do
+  for first = 1, #row, 1000 do call('ZADD', FINISHED .. queue, unpack(row, first, math.min(first + 999, #row))) end
+  call('ZREMRANGEBYSCORE', FINISHED .. queue, '-inf', '(' .. now)
+end
+put_in_line()
+enqueue_dependents(ended, now_iso)
 local telling = take()
 if telling == '' or call('SET', 'broker:told:' .. worker, telling, 'EX', 3600, 'GET') ~= telling then
   for _ = 1, take_number() do
@@ -223,10 +249,5 @@ if telling == '' or call('SET', 'broker:told:' .. worker, telling, 'EX', 3600, '
   end
   for _ = 1, take_number() do add(USAGE .. day .. ':' .. take(), 'cpu_us', take_number()) end
 end
-for queue, row in pairs(finished) do
-  for first = 1, #row, 1000 do call('ZADD', FINISHED .. queue, unpack(row, first, math.min(first + 999, #row))) end
-  call('ZREMRANGEBYSCORE', FINISHED .. queue, '-inf', '(' .. now)
-end
-enqueue_dependents(ended, now_iso)
 finish_call()
 return refused

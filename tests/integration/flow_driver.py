@@ -79,6 +79,9 @@ class Driver:
     def account(self, queue: str = "f") -> Account:
         return next(one for one in audit(self.client) if one.queue == queue)
 
+    def accounts(self) -> list[Account]:
+        return audit(self.client)
+
     def check(self) -> None:
         """Fail unless the books balance and every invocation is where its status says."""
         accounts = audit(self.client)
