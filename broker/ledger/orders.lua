@@ -67,14 +67,21 @@ end
 -- Hand over: what would wait alone is leased at once to a worker that has an environment with nothing to do, and offered
 -- with its last claim to take one more. It is told on a channel of its own: queue, id, execution, time in ms, how many
 -- changes to deployed functions there were, when it was accepted, what is seldom (see claim.lua), data; each in a line.
+-- Nothing is told that is not leased: others may hear it, too (PSUBSCRIBE, or subscribers of a replica), and whoever was
+-- told begins it.
 local HANDED = 'broker:handed:'
 local MOST_TOLD = 1048576 -- bytes; Redis gives up a subscriber that is behind by 8 MB for long
 local nobody = {} -- function -> whether there is no offer any more
 local state -- whether workers are suspended, and how many changes there were
 
--- Returns a worker that has a lease, and the execution that it has offered, which is nobody else's from now on.
-local function take_offer(queue)
-  local name = function_of(queue)
+-- Whether something of a function waits, in whichever lane: claim knows what is more urgent.
+local function waits(name)
+  local high, low = name .. '.high', name .. '.low'
+  if backs[high] or backs[name] or backs[low] or fronts[high] or fronts[name] or fronts[low] then return true end
+  return call('EXISTS', QUEUE .. high, QUEUE .. name, QUEUE .. low) > 0
+end
+-- Returns a worker that has a lease and listens, and the execution that it has offered, nobody else's from now on.
+local function take_offer(name)
   while not nobody[name] do
     local offer = call('ZREVRANGE', IDLE .. name, 0, 0, 'WITHSCORES')
     local worker = offer[1]
@@ -83,26 +90,25 @@ local function take_offer(queue)
       nobody[name] = true
       return
     end
-    if call('LLEN', QUEUE .. queue) > 0 then return end
+    if waits(name) then return end
     call('ZREM', IDLE .. name, worker)
     local ends = call('ZSCORE', WORKERS, worker)
-    if ends and tonumber(ends) > now * 1000 then return worker, worker .. '.' .. string.format('%x', offer[2]) end
+    if ends and tonumber(ends) > now * 1000 and call('PUBSUB', 'NUMSUB', HANDED .. worker)[2] > 0 then
+      return worker, worker .. '.' .. string.format('%x', offer[2])
+    end
   end
 end
 local function hand_over(order)
-  local queue, id, extra = order.line.queue, order.id, order.extra
-  if backs[queue] or fronts[queue] or #order.data > MOST_TOLD then return end
-  while true do
-    local worker, run = take_offer(queue)
-    if not worker then return end
-    local told = extra.track or extra.reply or order.flow.turn
-    local message = { queue, id, run, now_ms, state[2] or 0, now_ms, told and '1 0 0 1' or '', order.data }
-    if call('PUBLISH', HANDED .. worker, table.concat(message, '\n')) == 1 then -- else it does not listen
-      call('ZADD', WIP .. queue, '+inf', id .. ':' .. run)
-      if order.flow.turn then call('HSET', TURNS, order.flow.turn, queue .. ':' .. id .. ':' .. run) end
-      return worker
-    end
-  end
+  local queue, id, extra, turn = order.line.queue, order.id, order.extra, order.flow.turn
+  if backs[queue] or #order.data > MOST_TOLD then return end
+  local worker, run = take_offer(function_of(queue))
+  if not worker then return end
+  call('ZADD', WIP .. queue, '+inf', id .. ':' .. run)
+  if turn then call('HSET', TURNS, turn, queue .. ':' .. id .. ':' .. run) end
+  local told = extra.track or extra.reply or turn
+  local message = { queue, id, run, now_ms, state[2] or 0, now_ms, told and '1 0 0 1' or '', order.data }
+  call('PUBLISH', HANDED .. worker, table.concat(message, '\n'))
+  return worker
 end
 
 -- Returns the id of the invocation whose place it took, if there was one.

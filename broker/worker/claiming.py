@@ -60,8 +60,13 @@ class Claiming:
         self._first: int | None = None
         """The first execution number of the claim that is on its way."""
         self._closed = False
+        self._term = 0
+        self._first_of_term = 1
+        """The first execution number that was offered in that term of the lease."""
         self._refused: set[str] = set()
         """Executions that were given back before they were heard of."""
+        self._overtaken: set[str] = set()
+        """Functions of which something was handed over while a claim was on its way, which counted on its place."""
         self._suspect: Attempt | None = None
         """What runs and would become a dead letter should this worker die."""
 
@@ -82,6 +87,9 @@ class Claiming:
         obsolete = self._offers.obsolete(welcome=welcome)
         if not wants and not obsolete:
             return
+        self._overtaken.clear()
+        if self._term != self._lease.term:
+            self._term, self._first_of_term = self._lease.term, self._execution_number
         self._first = self._execution_number
         self._execution_number += sum(_most(function, vacancies) for function, vacancies in wants)
         asked = []
@@ -103,21 +111,25 @@ class Claiming:
             log.warning("handed over, and no invocation: %r", message[:200])
             return
         (one,) = answer.claimed
-        name = function_of(one.queue)
-        self._offers.taken(name, number_of(one.execution))
+        name, number, now = function_of(one.queue), number_of(one.execution), time.monotonic()
+        another = self._offers.taken(name, number)
         if one.execution in self._refused:
+            self._refused.remove(one.execution)
             return
-        if not begin or self._closed or not self._lease.holds():
+        if not begin or self._closed or not self._is_held(number):
             self._give_back(answer.claimed)
             return
         self._see(answer.changes)
-        if (function := self._demand.functions.get(name)) is None:
-            self._give_back(answer.claimed)
-            return
-        self._start_all(function, answer.claimed, 2, time.monotonic())
-        self._pool.flush()
-        if self._pool.is_idle(function):
-            self._demand.hungry.add(name)  # there is another that can be offered
+        function = self._demand.functions.get(name)
+        if function is None or not (self._pool.is_idle(function) or self._pool.vacancies(function, now)):
+            self._give_back(answer.claimed)  # its place has gone to something else meanwhile; another may have one
+        else:
+            if self.is_waiting:
+                self._overtaken.add(name)
+            self._start_all(function, answer.claimed, 2, now)
+            self._pool.flush()
+        if another or (function and self._pool.is_idle(function)):
+            self._demand.hungry.add(name)  # an offer is to be made or withdrawn
 
     def withdrawal(self) -> Call[Claim]:
         """Return the call that withdraws all offers."""
@@ -132,6 +144,7 @@ class Claiming:
         """Note that there may be no answer."""
         self._first = None
         self._refused.clear()  # what may have been on its way is lost with the connection
+        self._offers.doubt()
 
     def close(self) -> None:
         """Begin nothing more: what is on its way is given back."""
@@ -157,8 +170,18 @@ class Claiming:
             function = self._demand.functions.get(asked_for.name, asked_for)
             if asked_for.name in claimed:
                 self._offers.taken(asked_for.name, self._execution_number)
-            self._start_all(function, claimed.get(function.name, []), vacancies, now)
+            its = claimed.get(function.name, [])
+            if function.name in self._overtaken:
+                room = self._pool.vacancies(function, now)
+                self._give_back(its[room:])
+                its = its[:room]
+            self._start_all(function, its, vacancies, now)
         self._pool.flush()
+
+    def _is_held(self, number: int) -> bool:
+        """Whether what was handed over as that execution is still this worker's for certain."""
+        lease = self._lease
+        return lease.holds() and self._term == lease.term and number >= self._first_of_term
 
     def _see(self, changes: int) -> None:
         """Learn of what was deployed, when the bell for that was not heard yet."""

@@ -30,6 +30,8 @@ class Lease:
         """Whether the lease was renewed, and it was told whether RQ suspends, since Redis was away."""
         self.suspended = False
         """Whether RQ suspends workers."""
+        self.term = 0
+        """How often it was begun anew: what was leased to this worker in another term may be others' by now."""
         self._name = parts.name
         self._pipelined = parts.pipelined
         self._until = 0.0
@@ -51,6 +53,8 @@ class Lease:
         self._tell_recovered(state)
         if dead := [name for name in state.workers if name != self._name and identity.is_dead(name)]:
             self._pipelined.send(calls.recover("", 0, dead), self._tell_recovered)
+        if not self.holds():
+            self.term += 1
         self.suspended, self.informed, self._until = state.suspended, True, until
         then()
 

@@ -18,10 +18,17 @@ class Offers:
     """The offers of one worker that may stand in Redis: each is for one invocation."""
 
     def __init__(self, demand: Demand, pool: Pool) -> None:
-        """Take what is known of the functions; nothing is offered yet."""
+        """Take what is known of the functions."""
         self._demand = demand
         self._pool = pool
         self._standing: dict[str, tuple[Function, int]] = {}
+        """Those that may stand, of each function the last: with its number."""
+        self.doubt()  # a worker of this name may have died and left some
+
+    def doubt(self) -> None:
+        """Note that some may stand that are not known of: each is made anew or withdrawn."""
+        for name, function in self._demand.functions.items():
+            self._standing.setdefault(name, (function, 0))
 
     def obsolete(self, *, welcome: bool) -> list[Function]:
         """Return the functions whose offer may stand and must not; of those not `welcome`, all.
@@ -45,10 +52,11 @@ class Offers:
         self._standing.pop(function.name, None)
         return Want(function=function.name, queues=(), most=0, offer=WITHDRAWN)
 
-    def taken(self, name: str, number: int) -> None:
-        """Note that the offer of that number, or one before it, does not stand any more."""
+    def taken(self, name: str, number: int) -> bool:
+        """Note that the offer of that number does not stand any more; return whether a later one may."""
         if name in self._standing and self._standing[name][1] <= number:
             del self._standing[name]
+        return name in self._standing
 
     def _may_stand(self, function: Function) -> bool:
         """Whether one more could begin at once: an environment waits for it, and there is nothing to be counted."""

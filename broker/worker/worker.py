@@ -216,7 +216,7 @@ class Worker(rq.Worker):
 
     def _wants(self, now: float) -> list[tuple[Function, int]]:
         """Return the functions that may have something waiting and can be given it, and how much."""
-        if self._lease.suspended or not self._lease.informed or (room := self._room()) == 0:
+        if not self._lease.informed or self._lease.suspended or (room := self._room()) == 0:
             return []
         return self._demand.wants(room, now)
 
@@ -225,7 +225,7 @@ class Worker(rq.Worker):
 
     def _claim(self, now: float) -> None:
         self._demand.ripen(now)
-        if not self._claiming.is_waiting:
+        if self._lease.informed and not self._claiming.is_waiting:
             welcome = self._room() is None and not self._lease.suspended
             self._claiming.claim(self._wants(now), welcome=welcome)
 
@@ -262,6 +262,7 @@ class Worker(rq.Worker):
             self._learning.soon()
         elif channel == MISSED:
             self._learning.soon()
+            self._strays.soon()
             self._demand.hungry.update(self.functions)
         elif (name := function_of(message.decode(errors="replace"))) in self.functions:
             self._demand.hungry.add(name)

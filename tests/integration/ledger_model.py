@@ -143,7 +143,7 @@ class Model:
             del self.offers[function][worker]
 
     def hand_over(self, new: list[Owed]) -> list[tuple[str, str, Owed]]:
-        """Give what now waits alone in its queue to those who offered; (worker, execution, invocation) of each."""
+        """Give what now waits, where nothing did, to those who offered; (worker, execution, invocation) of each."""
         offers = self.offers.get(new[0].function, {})
         best = sorted(offers, key=lambda worker: (offers[worker], worker), reverse=True)
         waiting = [one for one in new if one.place == "queued"]

@@ -120,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for n, key in enumerate(keys)
         ]
         self.next_id += len(new)
-        alone = self.client.llen(f"rq:queue:{queue}") == 0
+        alone = not self.client.exists(*(f"rq:queue:{lane}" for lane in lanes(function)))
         answers = self.ledger.publish([[self.order(one, delay)] for one in new])
         expected = self.model.publish(new, delay)
         assert [(answer, getattr(answer, "other", "")) for (answer,) in answers] == [
