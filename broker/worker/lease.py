@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker import identity
 from broker.ledger import calls
+from broker.outcome import release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,8 @@ class Lease:
         """How often it was begun anew: what was leased to this worker in another term may be others' by now."""
         self._name = parts.name
         self._pipelined = parts.pipelined
+        self._pool = parts.pool
+        self._outbox = parts.outbox
         self._until = 0.0
 
     def renew(self, then: Callable[[], None]) -> None:
@@ -55,6 +58,8 @@ class Lease:
             self._pipelined.send(calls.recover("", 0, dead), self._tell_recovered)
         if not self.holds():
             self.term += 1
+            for attempt in self._pool.drain():
+                self._outbox.settlements += release(attempt)
         self.suspended, self.informed, self._until = state.suspended, True, until
         then()
 

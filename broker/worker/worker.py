@@ -162,7 +162,8 @@ class Worker(rq.Worker):
             self._told_to.clear()
         now = time.monotonic()
         self._endings.take(self._pool.tick(now))
-        self._pool.redeal(now)
+        if self._lease.holds():
+            self._pool.redeal(now)
         if now < self._outage.until:
             return
         try:

@@ -12,7 +12,7 @@ from broker.ledger import Order, Want
 from broker.ledger.ledger import HANDED
 from broker.worker import Worker
 from tests.conftest import until
-from tests.integration.test_hand_over import offered, offering, scene
+from tests.integration.test_hand_over import first_name, offered, offering, scene
 from tests.integration.test_worker_odds import ECHO, turning
 
 __all__ = ["scene"]
@@ -182,3 +182,35 @@ def test_what_a_worker_of_the_same_name_offered_before_it_died_is_withdrawn(proj
         assert turning(worker, lambda: not offered(project))
     finally:
         worker._end()
+
+
+BESIDE = """
+[functions.g]
+handler = "g.py:handler"
+[sources.r]
+kind = "./quiet.py:Quiet"
+[[triggers]]
+source = "r"
+function = "g"
+"""
+
+
+def test_who_stood_still_begins_nothing_that_has_waited_in_its_hands_meanwhile(project):
+    (project.root / "g.py").write_text(WAITS)
+    project.configure(COUNTS, BESIDE, broker="environments = 1")
+    first = project.worker()
+    (g,) = project.push(1, source="r")
+    project.ends(g, "started")
+    (f,) = project.push(1)
+    project.ends(f, "started")  # it waits there for room
+    first.send_signal(signal.SIGSTOP)
+    try:
+        project.configure(COUNTS, BESIDE, broker="environments = 2")
+        project.worker()
+        project.ends(f)
+    finally:
+        (project.root / "go").touch()
+        first.send_signal(signal.SIGCONT)
+    until(lambda: project.client.zscore("broker:workers", first_name(project, first)))
+    project.close()
+    assert runs(project) == 1
