@@ -98,7 +98,7 @@ class Subscription:
         """Ask whether anybody is there; to be called again after PATIENCE, and then something must have been heard."""
         if self._is_asked:
             raise ConnectionError("the subscription does not answer")
-        self._connection.send_command("PING")
+        self._connection.send_command("PING", check_health=False)  # that would read, and lose what was said
         self._is_asked = True
 
     def interrupt(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.doorbell import MISSED, PATIENCE
+from broker.doorbell import MISSED, PATIENCE, Subscription
 from broker.errors import StoreUnavailable
 from broker.store import connection
 from broker.worker.ears import Ears
@@ -62,3 +62,17 @@ def test_ears_whose_connection_stands_still_are_renewed(line, redis_client):
         redis_client.publish("bell", "x")
         until(lambda: hears((MISSED, b""), ("bell", b"x")))
         ears.hang_up()
+
+
+def test_nothing_that_was_said_is_lost_when_it_is_asked_whether_anybody_is_there(redis_server, redis_client):
+    with connection.open_url(redis_server.url, patient=False, within=5) as client:
+        client.connection_pool.connection_kwargs["health_check_interval"] = 0.001  # due each time, not after 15 s
+        subscription = Subscription(client, ["bell"])
+        try:
+            until(lambda: list(subscription.heard(1)) == [(MISSED, b"")])
+            for number in range(3):
+                redis_client.publish("bell", number)
+                subscription.ask()
+                until(lambda said=("bell", b"%d" % number): said in subscription.heard(5))
+        finally:
+            subscription.close()
