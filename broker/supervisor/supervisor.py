@@ -158,7 +158,9 @@ class Supervisor:
                 self._start(child)
 
     def _until_next_start(self) -> float | None:
-        revivals = [self._server_revival, *(child.revival for child in self._children())]
+        revivals = [child.revival for child in self._children()]
+        if self._server is not None:
+            revivals.append(self._server_revival)
         moments = [revival.due for revival in revivals if revival.due is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 

@@ -17,6 +17,8 @@ import psutil
 import pytest
 import redis
 
+from broker.store.embedded import Server
+from broker.supervisor import Supervisor
 from tests.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -406,3 +408,18 @@ def test_a_signal_that_whoever_started_it_ignores_stays_ignored(tmp_path, start,
     broker.child("w1").kill()
     broker.says(r"w1 \| runs", times=2)
     assert broker.process.poll() is None
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_when_all_runs_there_is_nothing_to_wake_for(tmp_path, embedded):
+    server = Server(tmp_path / "data") if embedded else None
+    supervisor = Supervisor(data=tmp_path, server=server, hosts={"host": ["sleep", "600"]}, workers={}, grace=1)
+    try:
+        supervisor._revive()
+        assert supervisor._until_next_start() is None
+    finally:
+        (child,) = supervisor._hosts
+        child.send(signal.SIGKILL)
+        until(child.collect)
+        if server is not None:
+            server.stop()
