@@ -68,7 +68,7 @@ end
 -- with its last claim to take one more. It is told on a channel of its own: queue, id, execution, time in ms, how many
 -- changes to deployed functions there were, when it was accepted, what is seldom (see claim.lua), data; each in a line.
 -- Nothing is told that is not leased: others may hear it, too (PSUBSCRIBE, or subscribers of a replica), and whoever was
--- told begins it.
+-- told begins it. What a user without the right to (ACL) publishes is taken on as a whole.
 local HANDED = 'broker:handed:'
 local MOST_TOLD = 1048576 -- bytes; Redis gives up a subscriber that is behind by 8 MB for long
 local nobody = {} -- function -> whether there is no offer any more
@@ -80,6 +80,7 @@ local function waits(name)
   if backs[high] or backs[name] or backs[low] or fronts[high] or fronts[name] or fronts[low] then return true end
   return call('EXISTS', QUEUE .. high, QUEUE .. name, QUEUE .. low) > 0
 end
+local function listens(worker) return (redis.pcall('PUBSUB', 'NUMSUB', HANDED .. worker)[2] or 0) > 0 end
 -- Returns a worker that has a lease and listens, and the execution that it has offered, nobody else's from now on.
 local function take_offer(name)
   while not nobody[name] do
@@ -93,7 +94,7 @@ local function take_offer(name)
     if waits(name) then return end
     call('ZREM', IDLE .. name, worker)
     local ends = call('ZSCORE', WORKERS, worker)
-    if ends and tonumber(ends) > now * 1000 and call('PUBSUB', 'NUMSUB', HANDED .. worker)[2] > 0 then
+    if ends and tonumber(ends) > now * 1000 and listens(worker) then
       return worker, worker .. '.' .. string.format('%x', offer[2])
     end
   end
@@ -103,11 +104,11 @@ local function hand_over(order)
   if backs[queue] or #order.data > MOST_TOLD then return end
   local worker, run = take_offer(function_of(queue))
   if not worker then return end
-  call('ZADD', WIP .. queue, '+inf', id .. ':' .. run)
-  if turn then call('HSET', TURNS, turn, queue .. ':' .. id .. ':' .. run) end
   local told = extra.track or extra.reply or turn
   local message = { queue, id, run, now_ms, state[2] or 0, now_ms, told and '1 0 0 1' or '', order.data }
-  call('PUBLISH', HANDED .. worker, table.concat(message, '\n'))
+  if type(redis.pcall('PUBLISH', HANDED .. worker, table.concat(message, '\n'))) ~= 'number' then return end
+  call('ZADD', WIP .. queue, '+inf', id .. ':' .. run)
+  if turn then call('HSET', TURNS, turn, queue .. ':' .. id .. ':' .. run) end
   return worker
 end
 

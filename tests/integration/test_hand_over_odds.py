@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 
 import pytest
+import redis
 
 from broker.errors import StoreUnavailable
-from broker.ledger import Order, Want
+from broker.ledger import Ledger, Order, Want, audit
 from broker.ledger.ledger import HANDED
 from broker.worker import Worker
 from tests.conftest import until
@@ -214,3 +216,18 @@ def test_who_stood_still_begins_nothing_that_has_waited_in_its_hands_meanwhile(p
     until(lambda: project.client.zscore("broker:workers", first_name(project, first)))
     project.close()
     assert runs(project) == 1
+
+
+@pytest.mark.parametrize("rights", ["resetchannels", "-publish", "-pubsub"])
+def test_what_is_published_by_who_may_tell_nobody_is_taken_on_as_a_whole(scene, redis_server, rights):
+    scene.client.execute_command("ACL", "SETUSER", "mute", "on", ">pw", "~*", "&*", "+@all", rights)
+    scene.offer("w", 10)
+    try:
+        with redis.Redis.from_url(redis_server.url, username="mute", password="pw") as mute:
+            order = Order(queue="f", id="a", data=b"x", track="q", event="e")
+            with contextlib.suppress(redis.ResponseError):  # it may not ring either
+                Ledger(mute).publish([[order]])
+    finally:
+        scene.client.execute_command("ACL", "DELUSER", "mute")
+    assert (scene.leased(), scene.waiting()) == ([], ["a"])
+    assert [account for account in audit(scene.client) if account.missing] == []
