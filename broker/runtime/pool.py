@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from broker.errors import FunctionError, InitFailed
+from broker.errors import FunctionError, InitFailed, Stopped
 from broker.runtime.crew import Crew, Place, load
 from broker.runtime.environment import Environment
 from broker.runtime.messages import Died, Done, Lines, Message, Ready
@@ -295,7 +295,8 @@ class Pool:
         unstarted = list(place.attempts.values())
         place.attempts.clear()
         if died.init and not place.retired:
-            crew.init_failed(time.monotonic())
+            if not isinstance(died.error, Stopped):  # its init is not to blame
+                crew.init_failed(time.monotonic())
             if unstarted:
                 current, unstarted = unstarted[0], unstarted[1:]
         self._backlog.extend(unstarted)

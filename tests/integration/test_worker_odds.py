@@ -246,6 +246,21 @@ def test_a_job_is_stopped_of_which_the_worker_does_not_know_yet_that_it_has_it(p
         worker._end()
 
 
+def test_what_is_stopped_during_its_init_holds_back_no_other(project):
+    project.configure("import time\ntime.sleep(60)\ndef handler(event, context): pass\n", retry={"attempts": 1})
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    try:
+        for number in range(3):
+            (id,) = project.push(number)
+            assert turning(worker, lambda: worker._pool.running)
+            send_stop_job_command(project.client, id, serializer=JSONSerializer)
+            assert turning(worker, lambda n=number: project.client.zcard("rq:failed:f") == n + 1)
+            assert worker._pool.crew(worker.functions["f"]).hold_until == 0
+    finally:
+        worker._end()
+
+
 def test_no_suspect_begins_before_redis_knows_how_the_last_one_ended(project):
     project.configure("def handler(event, context):\n    with open('ran', 'a') as file: file.write('x')\n")
     ids = project.push(1, 2)
