@@ -38,6 +38,7 @@ from broker.runtime.room import Room
 from broker.runtime.staging import Staging
 from broker.store import connection
 from broker.worker.beat import Beat
+from broker.worker.beginning import Beginning
 from broker.worker.claiming import Claiming
 from broker.worker.commands import obey
 from broker.worker.demand import Demand
@@ -103,7 +104,8 @@ class Worker(rq.Worker):
         )
         self._learning = Learning(parts)
         self._lease = Lease(parts)
-        self._claiming = Claiming(parts, config.sources, follow, lease=self._lease, learn=self._learning.now)
+        self._beginning = Beginning(parts, config.sources, follow, learn=self._learning.now)
+        self._claiming = Claiming(parts, lease=self._lease, beginning=self._beginning)
         self._strays = Strays(parts, self._claiming)
         self._beat = Beat(
             parts,
@@ -239,7 +241,7 @@ class Worker(rq.Worker):
     def _count(self, written: list[bool]) -> None:
         told = self._outbox.answered(written)
         self._registration.count(told)
-        self._claiming.told(told)
+        self._beginning.told(told)
 
     def _begin(self) -> None:
         self._registration.begin()
