@@ -101,9 +101,8 @@ class Claiming:
         self._beginning.see(answer.changes)
         function = self._demand.functions.get(name)
         if function is None or not (self._pool.is_idle(function) or self._pool.vacancies(function, now)):
-            self._beginning.give_back(
-                answer.claimed
-            )  # its place has gone to something else meanwhile; another may have one
+            # Its place has gone to something else meanwhile; another worker may have one.
+            self._beginning.give_back(answer.claimed)
         else:
             if self.is_waiting:
                 self._overtaken.add(name)
