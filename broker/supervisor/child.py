@@ -96,7 +96,8 @@ class Child:
             while block := os.read(self.output, 1 << 16):
                 self._partial += block
             self._close()
-            self._partial += b"\n" if self._partial else b""
+            if self._partial and not self._partial.endswith(b"\n"):
+                self._partial += b"\n"
         except BlockingIOError:
             pass
         *whole, self._partial = self._partial.split(b"\n")

@@ -19,6 +19,7 @@ import redis
 
 from broker.store.embedded import Server
 from broker.supervisor import Supervisor
+from broker.supervisor.child import Child
 from tests.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ from pathlib import Path
 from broker.store.embedded import Server
 from broker.errors import BrokerError
 from broker.supervisor import Supervisor
+from broker.supervisor.child import Child
 
 data, embedded, hosts, workers, grace = json.loads(sys.argv[1])
 supervisor = Supervisor(
@@ -423,3 +425,11 @@ def test_when_all_runs_there_is_nothing_to_wake_for(tmp_path, embedded):
         until(child.collect)
         if server is not None:
             server.stop()
+
+
+def test_what_a_child_said_last_is_no_line_more_when_it_is_read_with_the_end():
+    child = Child("host", ["echo", "said"])
+    child.start()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert child.lines() == ["said"]
+    until(child.collect)

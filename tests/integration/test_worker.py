@@ -210,10 +210,11 @@ def test_priorities_go_first(project):
 
 
 def test_sigterm_lets_what_runs_finish_and_gives_back_the_rest(project):
-    project.configure("import time\ndef handler(event, context): time.sleep(0.5)\n", concurrency=1)
+    code = "import time\ndef handler(event, context):\n    open('begun', 'w').close()\n    time.sleep(0.5)\n"
+    project.configure(code, concurrency=1)
     worker = project.worker()
     first, second = project.push(1, 2)
-    until(lambda: project.job(first)["status"] == "started")
+    until((project.root / "begun").exists)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert project.job(first)["status"] == "finished"
