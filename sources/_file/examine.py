@@ -154,8 +154,6 @@ class Examiner:
         if writing == "unreadable":
             self.refused(path, "permission denied")
             return False
-        if closed and writing != "yes":
-            return True
         now = time.monotonic()
         same = waited is not None and (waited.size, waited.mtime) == (stat.st_size, stat.st_mtime_ns)
         since = waited.since if waited is not None and same and writing != "yes" else now
@@ -167,10 +165,20 @@ class Examiner:
         else:
             pause = max(self._settle, SHORTEST)
             enough = PATIENCE if opened else self._settle
-        if writing != "yes" and now - since >= enough:
+        if closed:
+            enough = 0
+        if writing != "yes" and now - since >= enough and self._is_as_seen(path, stat):
             return True
         self._waiting[path] = _Waiting(stat.st_size, stat.st_mtime_ns, since, now + pause, opened)
         return False
+
+    def _is_as_seen(self, path: str, stat: os.stat_result) -> bool:
+        """Whether it is as it was before nobody wrote it: its writer may have ended just between these two looks."""
+        try:
+            now = self._folder.stat(path)
+        except OSError:
+            return False
+        return now is not None and (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
 
     def _publish(self, fresh: Mapping[str, tuple[Fingerprint, Change]]) -> None:
         now = datetime.now(UTC)

@@ -12,6 +12,7 @@ from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
 from broker.quantity import Duration
+from sources._file.folder import Folder
 from sources._file.hints import LIMIT, Hints
 from sources._file.listen import ObserverHints
 from tests.conftest import until
@@ -82,6 +83,24 @@ def test_a_writer_that_pauses_longer_than_settle_is_waited_for(context, inbox, t
         tell("close")
         once(context, ("created", "a"))
     assert context.records()[0]["data"]["size"] == len("halfwhole")
+
+
+def test_what_its_writer_wrote_last_between_two_looks_is_in_the_one_event(context, inbox, monkeypatch):
+    writing, looks = Folder.writing, []
+
+    def written_meanwhile(folder, path):
+        looks.append(path)
+        if len(looks) == 1:
+            (inbox / "a").write_text("half, and the rest")
+        return writing(folder, path)
+
+    monkeypatch.setattr(Folder, "writing", written_meanwhile)
+    monkeypatch.setattr("sources._file.examine.YOUNG", 0)
+    (inbox / "a").write_text("half")
+    with running(file(scan=Duration(0.1)), context):
+        once(context, ("created", "a"))
+    (record,) = context.records()
+    assert record["data"]["size"] == len("half, and the rest")
 
 
 @LINUX
