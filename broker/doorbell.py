@@ -24,7 +24,7 @@ MISSED = ""
 PATIENCE = 5.0
 """Seconds of silence after which the connection is looked at."""
 
-_RECEIVE = 256 << 10
+_RECEIVE = 64 << 10
 
 _NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
 

@@ -23,7 +23,7 @@ from broker.runtime.output import Output
 INIT = "init"
 """The name in the marker that ends what was printed while the handler was imported."""
 
-_RECEIVE = 256 << 10
+_RECEIVE = 64 << 10
 _PIPE = 64 << 10
 _MARKERS = 4096
 """So many markers without replies are nonsense: less is ever sent ahead."""

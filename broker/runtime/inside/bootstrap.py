@@ -21,7 +21,9 @@ from broker.runtime.inside.frames import LINE_BREAK, FrameReader, frame, marker
 from broker.runtime.inside.loading import HandlerMissing, InitFailed, LoadedFiles, load
 from broker.runtime.inside.standard import Context, client_context, context_type, log_to, open_streams, trace_id
 
-_RECEIVE = 256 << 10
+_RECEIVE = 64 << 10
+"""Bytes; room for more would be mapped from the system, and given back, for each invocation (mallopt(3))."""
+
 _NOTICEABLE = 100
 """Microseconds; to fill a megabyte or to run a program takes longer, so shorter attempts are measured together."""
 

@@ -26,7 +26,7 @@ MAX_RESULT = 6 << 20
 
 LONGEST_MESSAGE = 64 << 10
 
-_RECEIVE = 256 << 10
+_RECEIVE = 64 << 10
 _WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
