@@ -128,13 +128,11 @@ end
 
 -- Offer: of what is published next, the worker wants one at once, as the execution of that number. It is void when there
 -- was something for it now, and a negative number takes it back.
-local KEEP_OFFERS = 60 -- s; whoever lives renews its own with each beat
 local function offer(number, claimed)
   if number < 0 or claimed > 0 then
     call('ZREM', IDLE .. name, worker)
   else
-    call('ZADD', IDLE .. name, number, worker)
-    call('EXPIRE', IDLE .. name, KEEP_OFFERS)
+    write_offer(name, worker, number)
   end
 end
 

@@ -109,6 +109,12 @@ local function pass_turn(turn)
   end
 end
 
+local KEEP_OFFERS = 60 -- s; whoever lives renews its own with each beat
+local function write_offer(name, worker, number)
+  call('ZADD', IDLE .. name, number, worker)
+  call('EXPIRE', IDLE .. name, KEEP_OFFERS)
+end
+
 local function put_in_line()
   each_thousand(backs, function(queue, ...)
     if call('RPUSH', QUEUE .. queue, ...) == select('#', ...) then rung[queue] = true end

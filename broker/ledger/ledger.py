@@ -5,9 +5,7 @@ What the scripts do and which keys they write is told in docs/ledger.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
@@ -16,8 +14,11 @@ from redis.exceptions import ResponseError
 from broker.errors import StoreUnavailable
 from broker.ledger import calls
 from broker.ledger.line import Line
+from broker.ledger.scripts import scripts
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from redis import Redis
 
     from broker.ledger.calls import Answer, Call
@@ -55,19 +56,7 @@ class Ledger:
         self.client = client
         self._line = Line(client)
         self.log_entries = log_entries
-        folder = Path(__file__).parent
-        parts = {
-            "publish": ("tracking", "orders"),
-            "claim": (),
-            "settle": ("tracking", "orders", "dependents"),
-            "recover": ("tracking",),
-        }
-        self.scripts = {
-            name: client.register_script(
-                "".join((folder / f"{one}.lua").read_text() for one in ("common", *more, name))
-            )
-            for name, more in parts.items()
-        }
+        self.scripts = {name: client.register_script(text) for name, text in scripts()}
 
     def publish(self, events: Sequence[Sequence[Order]], *, replicas: int = 0) -> list[list[int]]:
         """Take on the invocations of each event: all of an event's, or none of them.
@@ -169,14 +158,21 @@ class Ledger:
         return answers[0]
 
 
-@contextmanager
-def available() -> Iterator[None]:
+class available:  # noqa: N801 -- as contextlib names what is used in this way; a class, for it is on everybody's way
     """Turn redis' errors that pass by themselves (away, loading, full, failing over) into StoreUnavailable."""
-    try:
-        yield
-    except _AWAY as error:
-        raise StoreUnavailable(f"Redis does not take orders: {error}") from error
-    except ResponseError as error:
-        if any(word in str(error) for word in _TRANSIENT):
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise StoreUnavailable in place of an error that passes."""
+        if error is not None and _passes(error):
             raise StoreUnavailable(f"Redis does not take orders: {error}") from error
-        raise
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, ResponseError) and not isinstance(error, _AWAY):
+        return any(word in str(error) for word in _TRANSIENT)
+    return isinstance(error, _AWAY)

@@ -18,6 +18,23 @@ local function take_order(lines)
   return order
 end
 
+-- Look at all that an order of this line may be written to, and count what waits: mostly one look tells that there is
+-- nothing, nor anything of the function's in another lane.
+local at_rest = {} -- function -> true
+local function look_at_line(line)
+  if line.waiting then return end
+  local queue = line.queue
+  local name, scheduled, deferred, wip = function_of(queue), SCHEDULED .. queue, DEFERRED .. queue, WIP .. queue
+  local own = QUEUE .. name
+  if call('EXISTS', own .. '.high', own, own .. '.low', scheduled, deferred, wip) == 0 then
+    at_rest[name] = true
+    line.waiting = 0
+  else
+    line.waiting = look_at_queue(queue) + look_at(queue, SCHEDULED, DEFERRED)
+    look_at(queue, WIP)
+  end
+end
+
 -- The id of the invocation that this one would be a duplicate of, its own or another; nothing when it is new.
 local function known_as(order)
   if call('EXISTS', JOB .. order.id) == 1 then return order.id end
@@ -78,24 +95,22 @@ local state -- whether workers are suspended, and how many changes there were
 local function waits(name)
   local high, low = name .. '.high', name .. '.low'
   if backs[high] or backs[name] or backs[low] or fronts[high] or fronts[name] or fronts[low] then return true end
-  return call('EXISTS', QUEUE .. high, QUEUE .. name, QUEUE .. low) > 0
+  return not at_rest[name] and call('EXISTS', QUEUE .. high, QUEUE .. name, QUEUE .. low) > 0
 end
 local function listens(worker) return (redis.pcall('PUBSUB', 'NUMSUB', HANDED .. worker)[2] or 0) > 0 end
 -- Returns a worker that has a lease and listens, and the execution that it has offered, nobody else's from now on.
 local function take_offer(name)
   while not nobody[name] do
-    local offer = call('ZREVRANGE', IDLE .. name, 0, 0, 'WITHSCORES')
-    local worker = offer[1]
+    local worker, number = unpack(call('ZPOPMAX', IDLE .. name))
     state = state or worker and call('MGET', 'rq:suspended', 'broker:functions:changes')
-    if not worker or state[1] then
-      nobody[name] = true
+    if not worker or state[1] or waits(name) then
+      nobody[name] = not worker or state[1]
+      if worker then write_offer(name, worker, number) end -- what waits comes before, or nothing may begin
       return
     end
-    if waits(name) then return end
-    call('ZREM', IDLE .. name, worker)
     local ends = call('ZSCORE', WORKERS, worker)
     if ends and tonumber(ends) > now * 1000 and listens(worker) then
-      return worker, worker .. '.' .. string.format('%x', offer[2])
+      return worker, worker .. '.' .. string.format('%x', number)
     end
   end
 end

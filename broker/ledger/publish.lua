@@ -7,8 +7,7 @@ local answers, orders, events, refused = {}, {}, {}, {}
 local first_of, same = {}, {} -- id or unique key -> number of the order; number -> that of an earlier order for the same
 
 for _, line in ipairs(lines) do
-  line.waiting = look_at_queue(line.queue) + look_at(line.queue, SCHEDULED, DEFERRED)
-  look_at(line.queue, WIP)
+  look_at_line(line)
   call('SADD', 'rq:queues', QUEUE .. line.queue)
 end
 for i = 1, n do

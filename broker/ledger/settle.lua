@@ -203,8 +203,7 @@ for _, s in ipairs(settlements) do
   look_once(s.queue, WIP, FINISHED, FAILED, SCHEDULED, DEFERRED)
   look_at_queue(s.queue)
   for _, order in ipairs(s.orders or NOTHING) do
-    look_at(order.line.queue, WIP, SCHEDULED, DEFERRED)
-    look_at_queue(order.line.queue)
+    look_at_line(order.line)
   end
 end
 for _, group in ipairs(groups) do look_once(group[1], WIP, FINISHED) end

@@ -231,3 +231,27 @@ def test_what_is_published_by_who_may_tell_nobody_is_taken_on_as_a_whole(scene, 
         scene.client.execute_command("ACL", "DELUSER", "mute")
     assert (scene.leased(), scene.waiting()) == ([], ["a"])
     assert [account for account in audit(scene.client) if account.missing] == []
+
+
+def test_who_may_not_ping_publishes_all_the_same(scene, redis_server):
+    scene.client.execute_command("ACL", "SETUSER", "terse", "on", ">pw", "~*", "&*", "+@all", "-ping")
+    scene.offer("w", 10)
+    try:
+        with redis.Redis.from_url(redis_server.url, username="terse", password="pw") as terse:
+            ledger = Ledger(terse)
+            answers = [ledger.publish([[Order(queue="f", id="a", data=b"x")]]) for _ in range(3)]
+    finally:
+        scene.client.execute_command("ACL", "DELUSER", "terse")
+    assert answers == [[[1]], [[0]], [[0]]]
+    assert scene.heard() == [("w", "a")]
+
+
+@pytest.mark.parametrize("queue", ["f.low", "f", "f.high"])
+def test_an_offer_that_is_not_taken_stands_as_it_stood(scene, queue):
+    scene.client.rpush(f"rq:queue:{queue}", "before")
+    scene.offer("w", 10, most=0)
+    scene.client.expire("broker:idle:f", 7)
+    scene.publish("a")
+    assert scene.leased() == []
+    assert scene.client.zscore("broker:idle:f", "w") == 10
+    assert 0 < scene.client.ttl("broker:idle:f") <= 60
