@@ -112,7 +112,7 @@ def new_event(
         source=source,
         type=type,
         subject=subject,
-        time=rfc3339(time) if time else _now(),
+        time=rfc3339(time) if time else rfc3339_now(),
         data=data,
         is_json=is_json,
     )
@@ -186,8 +186,8 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _now() -> str:
-    """Return this moment in the same form, which is made for many events: its calendar only once a second."""
+def rfc3339_now() -> str:
+    """Return this moment in the same form, made for many events: its calendar only once a second."""
     seconds, nanoseconds = divmod(clock.time_ns(), 1_000_000_000)
     return f"{_second(seconds)}.{nanoseconds // 1000:06}Z"
 

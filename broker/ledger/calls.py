@@ -7,12 +7,12 @@ import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from broker.event import rfc3339_now
 from broker.ledger.jobs import around_event, call_of, function_of
 from broker.ledger.values import Claim, Claimed, Order, Recovery, Related, Settlement, Want
 
@@ -44,12 +44,12 @@ def publish(events: Sequence[Sequence[Order]]) -> Call[list[list[int]]]:
         answers = map(Related.read, raw)
         return [[next(answers) for _ in orders] for orders in events]
 
-    return Call("publish", [_now(), *lines.arguments(), sum(map(len, events)), *arguments], read)
+    return Call("publish", [rfc3339_now(), *lines.arguments(), sum(map(len, events)), *arguments], read)
 
 
 def claim(worker: str, wants: Sequence[Want], execution: int) -> Call[Claim]:
     """Return the call that leases waiting invocations; see `Ledger.claim`."""
-    arguments: list[Any] = [worker, _now(), execution, len(wants)]
+    arguments: list[Any] = [worker, rfc3339_now(), execution, len(wants)]
     for want in wants:
         batch = want.batch
         size, window = (batch.size, int(batch.window * 1000)) if batch else (0, 0)
@@ -76,9 +76,8 @@ def handed(message: bytes) -> Claim:
     queue, id_, execution, now_ms, changes, at, seldom, data = message.split(b"\n", 7)
     worker, _, number = execution.decode().rpartition(".")
     ahead = int(time.time() * 1000) - int(now_ms)
-    claimed = _claimed(
-        queue.decode(), f"{worker}.", int(number, 16), 1, [[id_], [data], [int(at)], [1, seldom]], ahead=ahead
-    )
+    rows: list[list[Any]] = [[id_], [data], [int(at)], [1, seldom] if seldom else []]
+    claimed = _claimed(queue.decode(), f"{worker}.", int(number, 16), 1, rows, ahead=ahead)
     return Claim(claimed=list(claimed), due_in={}, changes=int(changes))
 
 
@@ -92,7 +91,7 @@ def settle(
     log_entries: int,
 ) -> Call[list[bool]]:
     """Return the call that writes down how attempts ended; see `Ledger.settle`."""
-    moment = datetime.now(UTC)
+    now = rfc3339_now()  # as RQ writes moments
     lines = _Lines()
     groups, positions, unusual = _parted(settlements, f"{worker}.")
     arguments: list[Any] = [len(positions), *groups, len(unusual)]
@@ -104,7 +103,7 @@ def settle(
     arguments.append(len(cpu))
     for spent in cpu.items():
         arguments += spent
-    head = [worker, iso(moment), moment.date().isoformat(), log_entries, *lines.arguments()]
+    head = [worker, now, now[:10], log_entries, *lines.arguments()]
 
     def read(raw: Any) -> list[bool]:
         written = [True] * (sum(map(len, positions)) + len(unusual))
@@ -128,16 +127,7 @@ def recover(worker: str, lease: float, dead: Sequence[str]) -> Call[Recovery]:
             suspended=suspended == 1,
         )
 
-    return Call("recover", [_now(), worker, int(lease * 1000), len(dead), *dead], read)
-
-
-def iso(moment: datetime) -> str:
-    """Return the moment as RQ writes it: `2026-11-23T07:51:07.123456Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _now() -> str:
-    return iso(datetime.now(UTC))
+    return Call("recover", [rfc3339_now(), worker, int(lease * 1000), len(dead), *dead], read)
 
 
 class _Lines:
