@@ -26,7 +26,7 @@ from broker.runtime.watch import IDLE, Watch
 FAREWELL = 2.0
 """Seconds that an idle environment gets to end by itself."""
 
-LAST_BREATH = 0.05
+LAST_BREATH = 0.5
 """Seconds from the loss of the connection until the process must have ended by itself."""
 
 REPORT_WAIT = 5.0

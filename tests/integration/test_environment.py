@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -45,9 +47,11 @@ def test_invocations_may_be_sent_before_it_is_ready(driver: Driver) -> None:
 
 def test_a_large_event_does_not_block_the_sender(driver: Driver) -> None:
     environment = driver.warm("import time\ndef handler(event, context): return len(event)\n")
+    os.kill(environment.pid, signal.SIGSTOP)  # else it may read as fast as all is written
     environment.send("0" * 32, 1, json.dumps("x" * 20_000_000).encode())
     environment.flush()
     assert environment.wants_write
+    os.kill(environment.pid, signal.SIGCONT)
     driver.run(lambda: not environment.pending)
     assert driver.messages[environment][-1].body == b"20000000"
     assert not environment.wants_write
