@@ -9,7 +9,8 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-import psutil
+_ENDED = {"Z", "X", "x", "zombie", "dead"}
+"""States of a process that was killed and that nobody has asked after yet: as Linux and as psutil name them."""
 
 
 def of_this_process() -> str:
@@ -33,21 +34,33 @@ def _machine() -> str:
     namespace = Path("/proc/self/ns/pid")
     parts = [
         socket.gethostname(),
-        boot.read_text() if boot.exists() else str(psutil.boot_time()),
+        boot.read_text() if boot.exists() else _boot(),
         str(namespace.stat().st_ino) if namespace.exists() else "",
     ]
     return blake2b("\0".join(parts).encode(), digest_size=4).hexdigest()
 
 
+def _boot() -> str:
+    import psutil  # noqa: PLC0415 -- a megabyte
+
+    return str(psutil.boot_time())
+
+
 def _start(pid: int) -> str:
+    """Return what tells a process from all that have had its number; empty when it has ended."""
+    if sys.platform == "linux":
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        # proc_pid_stat(5): fields 3 and 22, the latter in ticks since the boot. psutil adds the moment of the boot,
+        # which moves when the clock is set: then every worker would take its neighbours for dead.
+        state, *_, started = stat.rpartition(")")[2].split()[:20]
+        return "" if state in _ENDED else f"{int(started):x}"
+    import psutil  # noqa: PLC0415 -- a megabyte
+
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and nobody has asked after it yet
-            return ""
-        if sys.platform == "linux":
-            # proc_pid_stat(5), field 22: ticks since boot. psutil adds the moment of the boot, which moves when the
-            # clock is set: then every worker would take its neighbours for dead.
-            return f"{int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]):x}"
-        return f"{int(process.create_time() * 100):x}"
-    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return "" if process.status() in _ENDED else f"{int(process.create_time() * 100):x}"
+    except psutil.NoSuchProcess:
         return ""

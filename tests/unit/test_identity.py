@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ def test_a_process_that_runs_is_not_dead_and_one_that_has_ended_is():
     name = process.stdout.readline().strip()
     assert not identity.is_dead(name)
     process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie still
+    assert identity.is_dead(name)
     process.wait()
     assert identity.is_dead(name)
     process.communicate()
