@@ -96,6 +96,8 @@ class Channel:
         self.output = output
         self.hung_up = False
         """Nothing more will be received."""
+        self.silent = False
+        """Nothing more will be printed."""
         self._socket = control
         self._frames = FrameReader(function.max_result + _SLACK)
         self._text = Output(token, function.log_limit, function.log_rate)
@@ -107,7 +109,6 @@ class Channel:
         self._deaf = False
         self._unread = False
         self._finish = False
-        self._silent = False
 
     @property
     def wants_write(self) -> bool:
@@ -171,7 +172,7 @@ class Channel:
         self._socket.close()
         with contextlib.suppress(OSError):
             os.close(self.output)
-        self._silent = True
+        self.silent = True
 
     def _receive(self, *, final: bool) -> None:
         more = not self.hung_up
@@ -199,13 +200,13 @@ class Channel:
         wanted = bool(self._replies)
         budget = _DRAIN_BUDGET if wanted or final else _BUDGET
         now_ms = _now_ms()
-        while budget > 0 and not self._silent:
+        while budget > 0 and not self.silent:
             try:
                 data = os.read(self.output, _PIPE)
             except BlockingIOError:
                 return
             if not data:
-                self._silent = True
+                self.silent = True
                 return
             for lines, owner in self._text.feed(data, now_ms):
                 if lines:

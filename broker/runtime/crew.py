@@ -40,7 +40,8 @@ class Place:
         self.environment = environment
         self.crew = crew
         self.descriptors: tuple[int, ...] = (environment.control, environment.output)
-        """Watched for reading, the first also for writing; none when it has died, and its numbers are others'."""
+        """Watched for reading, the first also for writing; no more when nothing comes over it, as when it has died and
+        the numbers are others'."""
         self.attempts: dict[str, Attempt] = {}
         self.idle_since: float | None = time.monotonic()
         self.init_ms: float | None = None

@@ -91,6 +91,14 @@ class Environment:
         """Whether `flush` is to be called once `control` takes more."""
         return self._channel.wants_write
 
+    @property
+    def spent(self) -> tuple[int, ...]:
+        """Those of its descriptors over which nothing more comes: watched, they would be readable all the time."""
+        channel = self._channel
+        if not (channel.hung_up or channel.silent):
+            return ()
+        return (self.control,) * channel.hung_up + (self.output,) * channel.silent
+
     def send(self, invocation: str, attempt: int, event: bytes, client: bytes = b"") -> None:
         """Queue an attempt; `flush` sends what is queued. `event` and `client` are the JSON that the handler gets.
 

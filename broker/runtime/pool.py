@@ -223,7 +223,7 @@ class Pool:
     def close(self) -> None:
         """End every environment."""
         for place in list(self._places.values()):
-            self._unwatch(place)
+            self._unwatch(place, place.descriptors)
         self._staging.close()
         self._nursery.close()
         self._places.clear()
@@ -268,25 +268,28 @@ class Pool:
         return read
 
     def _watch(self, place: Place) -> None:
-        """Watch for room to write only while there is something to write."""
+        """Watch for room to write only while there is something to write, and for nothing where nothing more comes."""
         environment = place.environment
-        if not place.descriptors:
+        if spent := environment.spent:
+            self._unwatch(place, spent)
+        if environment.control not in place.descriptors:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if environment.wants_write else 0)
-        key = self._selector.get_key(place.descriptors[0])
+        key = self._selector.get_key(environment.control)
         if key.events != events:
             self._selector.modify(key.fd, events, key.data)
 
-    def _unwatch(self, place: Place) -> None:
+    def _unwatch(self, place: Place, spent: Collection[int]) -> None:
         for descriptor in place.descriptors:
-            self._selector.unregister(descriptor)
-        place.descriptors = ()
+            if descriptor in spent:
+                self._selector.unregister(descriptor)
+        place.descriptors = tuple(one for one in place.descriptors if one not in spent)
 
     def _each(self, places: Iterable[Place], ask: Callable[[Place], list[Message]]) -> list[tuple[Place, Message]]:
         return [(place, message) for place in places for message in ask(place)]
 
     def _bury(self, crew: Crew, place: Place, died: Died) -> Attempt | None:
-        self._unwatch(place)
+        self._unwatch(place, place.descriptors)
         self._places.pop(place.environment, None)
         if not place.retired:
             crew.open.remove(place)

@@ -150,6 +150,23 @@ def test_a_worker_that_waits_for_room_does_not_spin(project):
         worker._end()
 
 
+@pytest.mark.parametrize("first", [3, 0])
+def test_a_worker_does_not_spin_while_an_environment_that_hung_up_takes_its_time_to_end(project, first):
+    """It has closed the socket, or the pipe of what it prints, too."""
+    code = f"import os, time\ndef handler(event, context):\n    os.closerange({first}, 4096)\n    time.sleep(60)\n"
+    project.configure(code, retry={"attempts": 1})
+    worker = Worker(project.config, project.client)
+    worker._begin()
+    turns = []
+    try:
+        (id,) = project.push(1)
+        assert turning(worker, lambda: turns.append(id) or project.job(id)["status"] == "failed")
+    finally:
+        worker._end()
+    assert project.job(id)["reason"] == "EnvironmentDied"
+    assert len(turns) < 100
+
+
 BYSTANDERS = """
 import os, signal, time
 
