@@ -38,10 +38,13 @@ _AWAY = (
     exceptions.TimeoutError,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
+    exceptions.ClusterDownError,  # also a replica whose master is gone: MASTERDOWN
+    exceptions.TryAgainError,
     exceptions.NoScriptError,  # the server was started anew between our loading the script and calling it
     OSError,
 )
 _TRANSIENT = ("MISCONF", "OOM", "LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
+"""Words in errors that redis-py has no class for, as for what Redis 6.2 puts inside a script's own error."""
 
 
 class Ledger:

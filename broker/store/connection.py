@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import NoPermissionError
+from redis.exceptions import MasterDownError, NoPermissionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -223,7 +223,8 @@ def _leaving(kind: Any) -> Any:
                 return super().read_response(*arguments, **named)
             except redis.ResponseError as error:
                 # Redis 6.2 tells of it inside of a script's own error.
-                if isinstance(error, redis.ReadOnlyError) or "-READONLY" in str(error):
+                left = isinstance(error, redis.ReadOnlyError | MasterDownError)
+                if left or "-READONLY" in str(error):
                     self.disconnect()
                     raise redis.ConnectionError(f"it has become a replica: {error}") from error
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from broker.errors import StoreUnavailable
 from broker.ledger import Ledger, Order, audit
 from broker.ledger.jobs import job_data
 from broker.ledger.values import ACCEPTED, DUPLICATE
+from broker.store import connection
 from tests.acceptance.running import free_port
 from tests.conftest import PrivateServer, until
 
@@ -60,3 +62,26 @@ def published(ledger):
         return ledger.publish([[order("a")]], replicas=1)
     except StoreUnavailable:
         return None
+
+
+@pytest.mark.parametrize("make", [redis.Redis.from_url, partial(connection.open_url, patient=False)])
+def test_a_replica_that_has_lost_its_master_takes_no_orders_until_it_is_master(pair, make):
+    client, copy, replica = pair
+    with make(replica.url) as heir:
+        heir.config_set("replica-serve-stale-data", "no")
+        client.shutdown(nosave=True)
+        until(lambda: is_cut_off(copy), what="the replica has noticed")
+        ledger = Ledger(heir)
+        for call in (lambda: ledger.publish([[order("a")]]), lambda: ledger.recover(worker="w", lease=3)):
+            with pytest.raises(StoreUnavailable):
+                call()
+        copy.replicaof("NO", "ONE")
+        assert ledger.publish([[order("a")]]) == [[ACCEPTED]]
+
+
+def is_cut_off(copy):
+    try:
+        copy.get("x")
+    except redis.ResponseError as error:
+        return "MASTER is down" in str(error)
+    return False
