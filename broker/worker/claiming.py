@@ -1,8 +1,7 @@
-"""Claiming: what a worker asks the ledger for, and what it is handed over without asking."""
+"""Claiming: what a worker asks the ledger for, and what it offers to take besides, as it is published."""
 
 from __future__ import annotations
 
-import logging
 import time
 from itertools import groupby
 from operator import attrgetter
@@ -10,44 +9,38 @@ from typing import TYPE_CHECKING
 
 from broker.ledger import Claimed, Want, calls
 from broker.ledger.jobs import function_of
-from broker.worker.offers import Offers
+from broker.worker.offers import number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from broker.function import Function
     from broker.ledger import Claim
     from broker.ledger.calls import Call
     from broker.worker.beginning import Beginning
+    from broker.worker.hand_over import HandOver
     from broker.worker.lease import Lease
+    from broker.worker.offers import Offers
     from broker.worker.parts import Parts
-
-log = logging.getLogger("broker.worker")
 
 
 class Claiming:
     """The claims of one worker, one after another."""
 
-    def __init__(self, parts: Parts, *, lease: Lease, beginning: Beginning) -> None:
-        """Take a worker's parts, and what begins that which it gets."""
+    def __init__(
+        self, parts: Parts, *, offers: Offers, hand_over: HandOver, lease: Lease, beginning: Beginning
+    ) -> None:
+        """Take a worker's parts, what is offered and handed over, and what begins that which it gets."""
         self._name = parts.name
         self._pipelined = parts.pipelined
         self._demand = parts.demand
         self._pool = parts.pool
+        self._offers = offers
+        self._hand_over = hand_over
         self._lease = lease
         self._beginning = beginning
-        self._offers = Offers(parts.demand, parts.pool)
         self._execution_number = 1
         self._first: int | None = None
         """The first execution number of the claim that is on its way."""
         self._closed = False
-        self._term = 0
-        self._first_of_term = 1
-        """The first execution number that was offered in that term of the lease."""
-        self._refused: set[str] = set()
-        """Executions that were given back before they were heard of."""
-        self._overtaken: set[str] = set()
-        """Functions of which something was handed over while a claim was on its way, which counted on its place."""
 
     @property
     def is_waiting(self) -> bool:
@@ -66,9 +59,7 @@ class Claiming:
         obsolete = self._offers.obsolete(welcome=welcome)
         if not wants and not obsolete:
             return
-        self._overtaken.clear()
-        if self._term != self._lease.term:
-            self._term, self._first_of_term = self._lease.term, self._execution_number
+        self._hand_over.expect(self._execution_number)
         self._first = self._execution_number
         self._execution_number += sum(_most(function, vacancies) for function, vacancies in wants)
         asked = []
@@ -82,48 +73,14 @@ class Claiming:
         call = calls.claim(self._name, asked, self._first)
         self._pipelined.send(call, lambda answer: self._begin(wants, answer))
 
-    def take_over(self, message: bytes, *, begin: bool) -> None:
-        """Begin what was handed over, or give it back."""
-        try:
-            answer = calls.handed(message)
-        except ValueError:
-            log.warning("handed over, and no invocation: %r", message[:200])
-            return
-        (one,) = answer.claimed
-        name, number, now = function_of(one.queue), number_of(one.execution), time.monotonic()
-        another = self._offers.taken(name, number)
-        if one.execution in self._refused:
-            self._refused.remove(one.execution)
-            return
-        if not begin or self._closed or not self._is_held(number):
-            self._beginning.give_back(answer.claimed)
-            return
-        self._beginning.see(answer.changes)
-        function = self._demand.functions.get(name)
-        if function is None or not (self._pool.is_idle(function) or self._pool.vacancies(function, now)):
-            # Its place has gone to something else meanwhile; another worker may have one.
-            self._beginning.give_back(answer.claimed)
-        else:
-            if self.is_waiting:
-                self._overtaken.add(name)
-            self._beginning.start(function, answer.claimed, now, more=False)
-            self._pool.flush()
-        if another or (function and self._pool.is_idle(function)):
-            self._demand.hungry.add(name)  # an offer is to be made or withdrawn
-
     def withdrawal(self) -> Call[Claim]:
         """Return the call that withdraws all offers."""
         obsolete = self._offers.obsolete(welcome=False)
         return calls.claim(self._name, [self._offers.withdraw(function) for function in obsolete], 0)
 
-    def refuse(self, executions: Iterable[str]) -> None:
-        """Begin none of these, should they be heard of yet."""
-        self._refused.update(executions)
-
     def lost(self) -> None:
         """Note that there may be no answer."""
         self._first = None
-        self._refused.clear()  # what may have been on its way is lost with the connection
         self._offers.doubt()
 
     def close(self) -> None:
@@ -146,7 +103,7 @@ class Claiming:
             if asked_for.name in claimed:
                 self._offers.taken(asked_for.name, self._execution_number)
             its = claimed.get(function.name, [])
-            if function.name in self._overtaken:
+            if function.name in self._hand_over.overtaking:
                 room = self._pool.vacancies(function, now)
                 self._beginning.give_back(its[room:])
                 its = its[:room]
@@ -154,16 +111,6 @@ class Claiming:
                 self._demand.hungry.add(function.name)
             self._beginning.start(function, its, now, more=more)
         self._pool.flush()
-
-    def _is_held(self, number: int) -> bool:
-        """Whether what was handed over as that execution is still this worker's for certain."""
-        lease = self._lease
-        return lease.holds() and self._term == lease.term and number >= self._first_of_term
-
-
-def number_of(execution: str) -> int:
-    """Return the number of one of a worker's executions."""
-    return int(execution.rpartition(".")[2], 16)
 
 
 def _most(function: Function, vacancies: int) -> int:

@@ -64,3 +64,8 @@ class Offers:
         if function.batch or function.concurrency or function.rate or name in demand.overspent:
             return False
         return name in demand.functions and self._pool.is_idle(function)
+
+
+def number_of(execution: str) -> int:
+    """Return the number of one of a worker's executions."""
+    return int(execution.rpartition(".")[2], 16)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from broker.worker.claiming import Claiming
+    from broker.worker.hand_over import HandOver
     from broker.worker.parts import Parts
 
 log = logging.getLogger("broker.worker")
@@ -22,13 +23,14 @@ LOOK_EVERY = 3.0
 class Strays:
     """Those of one worker."""
 
-    def __init__(self, parts: Parts, claiming: Claiming) -> None:
-        """Take a worker's parts, which say what it knows of."""
+    def __init__(self, parts: Parts, claiming: Claiming, hand_over: HandOver) -> None:
+        """Take a worker's parts, which say what it knows of, and what it may hear of yet."""
         self._name = parts.name
         self._ledger = parts.ledger
         self._pool = parts.pool
         self._outbox = parts.outbox
         self._claiming = claiming
+        self._hand_over = hand_over
         self._look_at = 0.0
 
     def soon(self) -> None:
@@ -52,5 +54,5 @@ class Strays:
         ]
         if strays:
             log.warning("%d given back: they were leased to this worker, and it was not told", len(strays))
-            self._claiming.refuse(one.execution for one in strays)
+            self._hand_over.refuse(one.execution for one in strays)
             self._outbox.settlements += strays

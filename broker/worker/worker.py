@@ -44,8 +44,10 @@ from broker.worker.commands import obey
 from broker.worker.demand import Demand
 from broker.worker.ears import Ears
 from broker.worker.endings import Endings
+from broker.worker.hand_over import HandOver
 from broker.worker.learning import Learning
 from broker.worker.lease import LEASE, Lease
+from broker.worker.offers import Offers
 from broker.worker.outage import Outage
 from broker.worker.outbox import FLUSH_AFTER, Outbox
 from broker.worker.parts import Parts
@@ -105,8 +107,12 @@ class Worker(rq.Worker):
         self._learning = Learning(parts)
         self._lease = Lease(parts)
         self._beginning = Beginning(parts, config.sources, follow, learn=self._learning.now)
-        self._claiming = Claiming(parts, lease=self._lease, beginning=self._beginning)
-        self._strays = Strays(parts, self._claiming)
+        offers = Offers(self._demand, self._pool)
+        self._hand_over = HandOver(parts, offers=offers, lease=self._lease, beginning=self._beginning)
+        self._claiming = Claiming(
+            parts, offers=offers, hand_over=self._hand_over, lease=self._lease, beginning=self._beginning
+        )
+        self._strays = Strays(parts, self._claiming, self._hand_over)
         self._beat = Beat(
             parts,
             ears=self._ears,
@@ -193,6 +199,7 @@ class Worker(rq.Worker):
         self._pipelined.hang_up()
         self._outbox.lost()
         self._claiming.lost()
+        self._hand_over.lost()
         self._lease.lost()
         self._strays.soon()
         self._beat.soon()
@@ -258,7 +265,7 @@ class Worker(rq.Worker):
 
     def _hear(self, channel: str, message: bytes) -> None:
         if channel == self._handed:
-            self._claiming.take_over(message, begin=not self._shift.stops)
+            self._hand_over.take(message, begin=not self._shift.stops)
         elif channel == self._commands:
             self._told_to.append(message)
         elif channel == CHANGES:

@@ -297,16 +297,16 @@ def test_who_is_killed_while_it_offers_is_handed_nothing(project):
 
 def test_what_was_handed_over_and_lost_on_its_way_is_given_back_and_run(project, monkeypatch):
     worker = offering(project)
-    take_over, lost = worker._claiming.take_over, []
-    monkeypatch.setattr(worker._claiming, "take_over", lambda message, **_: lost.append(message))
+    take, lost = worker._hand_over.take, []
+    monkeypatch.setattr(worker._hand_over, "take", lambda message, **_: lost.append(message))
     (id,) = project.push("second")
     try:
         assert turning(worker, lambda: lost)
         monkeypatch.undo()
         assert turning(worker, lambda: project.job(id)["status"] == "finished")
         assert project.job(id)["attempt"] == "1"
-        worker._claiming.refuse([handed(lost[0]).claimed[0].execution])
-        take_over(lost[0], begin=True)  # it comes late
+        worker._hand_over.refuse([handed(lost[0]).claimed[0].execution])
+        take(lost[0], begin=True)  # it comes late
         assert worker._pool.running == 0
     finally:
         worker._end()

@@ -130,7 +130,7 @@ def test_what_was_offered_before_the_lease_ran_out_is_given_back_when_it_is_hear
         assert worker._lease.holds()
         assert turning(worker, lambda: project.job(id)["status"] == "finished")
         assert project.job(id)["attempt"] == "1"
-        assert worker._claiming._first_of_term > int(execution, 16)
+        assert worker._hand_over._first_of_term > int(execution, 16)
     finally:
         worker._end()
 
