@@ -5,8 +5,9 @@
 -- or held one; and whether `rq suspend` is in force (0/1).
 -- A first crash counts whoever held the invocation; later ones count only for an execution marked as running, so that
 -- an invocation that merely waited in a dead worker's hands does not become a poison pill.
--- A lease says something only about a worker that could have renewed it. When nobody has renewed
--- one for half its length, Redis was away, or its clock was put ahead: all get another. One that ends later than a lease can is of before the clock was put back.
+-- A lease says something only about a worker that could have renewed it. When nobody has renewed one for half its length,
+-- Redis was away, or its clock was put ahead: all get another. One that ends later than a lease can is of before the clock
+-- was put back.
 local now_iso, worker, lease = take(), take(), take_number()
 run_when_full()
 if worker ~= '' then

@@ -37,7 +37,7 @@ class Beginning:
         self._suspect: Attempt | None = None
         """What runs and would become a dead letter should this worker die."""
 
-    def told(self, settlements: Iterable[Settlement]) -> None:
+    def settled(self, settlements: Iterable[Settlement]) -> None:
         """Note that Redis knows of these ends."""
         if self._suspect is not None and any(one.id == self._suspect.id for one in settlements):
             self._suspect = None  # not before: should this worker die now, it is not taken for what killed it

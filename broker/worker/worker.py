@@ -248,7 +248,7 @@ class Worker(rq.Worker):
     def _count(self, written: list[bool]) -> None:
         told = self._outbox.answered(written)
         self._registration.count(told)
-        self._beginning.told(told)
+        self._beginning.settled(told)
 
     def _begin(self) -> None:
         self._registration.begin()

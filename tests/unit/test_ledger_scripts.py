@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import broker.ledger
 from broker.ledger.scripts import scripts, with_values
 
 
@@ -27,3 +31,16 @@ def test_each_of_the_four_consists_of_what_all_share_and_its_own():
         assert "'rq:job:' .. " in text
         assert "JOB .. " not in text
         assert "USAGE" not in text
+
+
+def test_no_name_is_left_without_a_value():
+    for text in dict(scripts()).values():
+        named = set(re.findall(r"\b[A-Z][A-Z_]+\b", re.sub(r"'(?:[^'\\\n]|\\.)*'", "", text)))
+        assert named <= {"ARGV", *re.findall(r"^local ([A-Z_]+) = ", text, re.MULTILINE)}
+
+
+def test_no_name_has_two_values():
+    files = Path(broker.ledger.__file__).parent.glob("*.lua")
+    lines = [line for file in files for line in re.findall(r"^local ([A-Z_, ]+) = ", file.read_text(), re.MULTILINE)]
+    names = ", ".join(lines).split(", ")
+    assert len(names) == len(set(names)) > 20

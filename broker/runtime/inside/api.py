@@ -29,7 +29,7 @@ from broker.runtime.inside.runtime_api import Refused
 from broker.runtime.inside.standard import trace_id
 from broker.runtime.inside.wire import Wire, die_like, ending
 
-_RECEIVE = 256 << 10
+_RECEIVE = 64 << 10
 _FAREWELL = 1.5
 """Seconds that the program gets to end after SIGTERM."""
 

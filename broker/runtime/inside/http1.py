@@ -28,8 +28,6 @@ class Request:
     body: bytes = b""
     length: int = 0
     """How long the body was; what is beyond the reader's limit is not in it."""
-    expects: bool = False
-    """The client waits for `100 Continue` before it sends the body."""
 
     @property
     def keeps(self) -> bool:

@@ -43,7 +43,6 @@ class ProgramEnvironment:
         """Take what the worker told the nursery, and the descriptors of both lines."""
         self._argv = spec["argv"]
         self._name = spec["name"]
-        self._handler = spec["handler"]
         self._max_result = spec["max_result"]
         self._wire = Wire(spec, control, output)
 

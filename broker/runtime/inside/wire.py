@@ -24,8 +24,6 @@ _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: with the complement of a pid above 
 MAX_RESULT = 6 << 20
 """Bytes; the limit of AWS Lambda."""
 
-LONGEST_MESSAGE = 64 << 10
-
 _RECEIVE = 64 << 10
 _WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
