@@ -12,6 +12,9 @@ from pathlib import Path
 _ENDED = {"Z", "X", "x", "zombie", "dead"}
 """States of a process that was killed and that nobody has asked after yet: as Linux and as psutil name them."""
 
+LEASED = "leased"
+"""A field of RQ's registration of a worker: it is one of ours, and holds a lease while it lives."""
+
 
 def of_this_process() -> str:
     """Return a name that no other process has: host, machine, process id and its start."""

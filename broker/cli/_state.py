@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from broker import address, ledger
 from broker.budget import Budgets
 from broker.deployed.functions import Functions
+from broker.identity import LEASED
 from broker.ledger import available
 from broker.ledger.jobs import function_of
 from broker.store import connection
@@ -63,13 +64,14 @@ def _workers(client: Redis) -> list[dict[str, Any]]:
     left = {name.decode(): round((until_ms - now_ms) / 1000, 1) for name, until_ms in leases}
     names = sorted({*left, *(key.decode().removeprefix("rq:worker:") for key in keys)})
     for name in names:
-        pipeline.hmget(f"rq:worker:{name}", "hostname", "pid", "state", "last_heartbeat", "birth")
+        pipeline.hmget(f"rq:worker:{name}", "hostname", "pid", "state", "last_heartbeat", "birth", LEASED)
     with available():
         answers = pipeline.execute()
     workers = []
     for name, values in zip(names, answers, strict=True):
-        host, pid, state, beat, birth = ((value or b"").decode() for value in values)
-        lost = left.get(name, 1) <= 0 or not state
+        host, pid, state, beat, birth, ours = ((value or b"").decode() for value in values)
+        # RQ's registration of one that died lasts for minutes; its lease was taken away when others noticed.
+        lost = not state or left.get(name, 0 if ours else 1) <= 0
         workers.append(
             {
                 "name": name,

@@ -12,6 +12,7 @@ from rq import Queue, worker_registration
 from rq.worker.base import WorkerStatus
 
 from broker.errors import BrokerError
+from broker.identity import LEASED
 from broker.ledger import available
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 BEAT = 30.0
 """Seconds between heartbeats."""
-
-LEASED = "leased"
-"""A field of the registration: the worker is one of ours, and holds a lease while it lives."""
 
 SHOWN_AFTER = 0.5
 """Seconds that an attempt must have run before it is shown as what the worker runs; most end before."""

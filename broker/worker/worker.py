@@ -231,7 +231,8 @@ class Worker(rq.Worker):
         return self._demand.wants(room, now)
 
     def _room(self) -> int | None:
-        return self._shift.room(self._endings.count + self._plain.ended + self._pool.running)
+        begun = self._endings.count + self._pool.running + self._plain.ended + self._plain.busy
+        return self._shift.room(begun)
 
     def _claim(self, now: float) -> None:
         self._demand.ripen(now)

@@ -12,6 +12,7 @@ import pytest
 
 from broker.ledger.inspection import Misplaced, misplaced
 from broker.usage import Usage, days, usage
+from tests.conftest import until
 from tests.integration.command import ORDERS, broker
 
 CODE = "def handler(event, context):\n    return 1 / event['data']\n"
@@ -55,6 +56,17 @@ def test_status_tells_of_redis_workers_functions_and_sources(project):
     )
     assert "bee " in screen
     project.client.srem("rq:queues", "rq:queue:another-program")
+
+
+def test_a_worker_that_died_is_lost_for_as_long_as_rq_remembers_it(project):
+    project.configure(CODE)
+    dead = project.worker(name="dead")
+    project.worker(name="alive")
+    dead.kill()
+    dead.wait()
+    until(lambda: project.client.zscore("broker:workers", "dead") is None)  # the other one has noticed
+    state = json.loads(broker(project.root, "status", "--json").stdout)
+    assert [(one["name"], one["state"]) for one in state["workers"]] == [("alive", "idle"), ("dead", "lost")]
 
 
 def test_the_audit_fails_when_something_is_missing_and_says_of_which_queue(project):
