@@ -31,6 +31,7 @@ from rq.worker_registration import clean_worker_registry
 
 from broker import leash
 from broker.plain.bell import Bell
+from broker.store import sentinel
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -92,6 +93,8 @@ class PlainWorker(rq.Worker):
             self.queues, connection=client, serializer=self.serializer, name=name, logging_level=logging.WARNING
         )
         self._locks_at = 0.0
+        self._master = sentinel.master_of(client)
+        self._follow_at = 0.0
         self._taken: dict[str, dict[str, float]] = {}
         """queue -> id of a job that was taken and not begun -> the monotonic moment at which it was first seen so."""
         self._give_back = client.register_script(_GIVE_BACK)
@@ -146,6 +149,7 @@ class PlainWorker(rq.Worker):
         if is_suspended(self.connection):
             time.sleep(LOOK_EVERY)
             return None
+        self._follow()
         self._schedule()
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
@@ -162,6 +166,13 @@ class PlainWorker(rq.Worker):
                 found[0].redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
                 return found
         return None
+
+    def _follow(self) -> None:
+        """Leave a server that is not the master any more. A thread would be there when a work-horse is forked."""
+        moment = time.monotonic()
+        if self._master is not None and moment >= self._follow_at:
+            self._master.look()
+            self._follow_at = moment + sentinel.LOOK_EVERY
 
     def _schedule(self) -> None:
         """Queue what has fallen due, of the queues whose schedules nobody else looks at."""
@@ -193,6 +204,7 @@ class PlainWorker(rq.Worker):
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Renew the lease of the job that runs. It goes on while Redis is away."""
         try:
+            self._follow()
             super().maintain_heartbeats(job, execution)
             self._schedule()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:

@@ -8,16 +8,15 @@ import re
 import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import MasterDownError, NoPermissionError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from broker import address
 from broker.errors import Mistake, StoreError, StoreMissing, StoreRefused, StoreUnavailable
+from broker.store import sentinel
 from broker.store.embedded import Server
 
 if TYPE_CHECKING:
@@ -73,9 +72,9 @@ def connect(config: Config, *, wait: bool = False, hasty: bool = False) -> redis
 def open_url(url: str, *, patient: bool = True, within: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Return a client for `redis://`, `rediss://`, `unix://` or `sentinel://`; nothing is sent yet.
 
-    `sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB][?sentinel_password=...]` follows the master
-    that these sentinels name. `patient` clients repeat a command whose connection broke. An answer that does not come
-    `within` so many seconds does not come.
+    `sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT].../SERVICE[/DB][?sentinel_password=...]` leads to the master
+    that these sentinels name; sentinel.py says how it is followed. `patient` clients repeat a command whose connection
+    broke. An answer that does not come `within` so many seconds does not come.
 
     Raises StoreError when the URL is none of these.
     """
@@ -88,7 +87,7 @@ def open_url(url: str, *, patient: bool = True, within: float = SOCKET_TIMEOUT) 
     }
     try:
         if url.startswith("sentinel://"):
-            return _sentinel(url, options)
+            return sentinel.client_of(url, options)
         client = redis.Redis.from_url(url, **options)
     except ValueError:
         # Not chained, and its text not repeated: it may hold a part of the password.
@@ -197,7 +196,9 @@ def _connect_once(config: Config, *, hasty: bool, probe: bool) -> redis.Redis:
         if "DB index" in str(error):
             raise _refused(config, f"{name} has no such database: {error}", _form(url)) from error
         raise StoreUnavailable(f"{name} does not answer: {error}") from error
-    return open_url(url, patient=not hasty, within=HASTY_TIMEOUT if hasty else SOCKET_TIMEOUT)
+    client = open_url(url, patient=not hasty, within=HASTY_TIMEOUT if hasty else SOCKET_TIMEOUT)
+    sentinel.follow(client)
+    return client
 
 
 def _form(url: str) -> str:
@@ -230,42 +231,6 @@ def _leaving(kind: Any) -> Any:
                 raise
 
     return Leaving
-
-
-def _sentinel(url: str, options: Mapping[str, Any]) -> redis.Redis:
-    parts = urlsplit(url)
-    login, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    service, _, database = parts.path.strip("/").partition("/")
-    if not hosts or not service:
-        raise ValueError("a host and a service are needed")
-    given = {
-        "username": unquote(user) or None,
-        "password": unquote(password) or None,
-        "db": int(database or 0),
-    }
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    addresses = [_address(host) for host in hosts.split(",")]
-    wait = min(2, options["socket_timeout"] / len(addresses))  # one after the other is asked
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py ships none
-        addresses,
-        sentinel_kwargs={
-            "password": query.get("sentinel_password"),
-            "username": query.get("sentinel_username"),
-            "socket_timeout": wait,
-            "socket_connect_timeout": wait,
-            "retry": Retry(NoBackoff(), 0),
-        },
-    )
-    client: redis.Redis = sentinels.master_for(service, **options, **given)  # type: ignore[no-untyped-call]  # ditto
-    return client
-
-
-def _address(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("a host is empty")
-    return parts.hostname, parts.port or 26379
 
 
 def _info(client: redis.Redis) -> dict[str, Any]:

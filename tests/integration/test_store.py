@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from broker.config import Config, Settings
+from broker.doorbell import MISSED, Subscription
 from broker.errors import StoreError, StoreMissing, StoreUnavailable
 from broker.store import connection as store
 from broker.store.binary import find_binary
@@ -177,6 +178,51 @@ def test_sentinels_lead_to_the_new_master_when_the_old_one_dies(tmp_path, server
         until(lambda: survives(client), within=20, what="the client follows to the new master")
         assert client.get("key") == b"value"
     assert sentinel.poll() is None
+
+
+def test_a_master_that_was_replaced_is_left_although_it_still_takes_writes(tmp_path, servers):
+    _, first = servers.on_port()
+    _, second = servers.on_port("--replicaof", f"127.0.0.1 {first}")
+    guard = free_port()
+    (tmp_path / "sentinel.conf").write_text(
+        f"port {guard}\nbind 127.0.0.1\nsentinel monitor events 127.0.0.1 {first} 1\n"
+        "sentinel failover-timeout events 3000\n"
+    )
+    servers.start_sentinel(tmp_path / "sentinel.conf")
+    with (
+        redis.Redis(port=first) as old,
+        redis.Redis(port=guard, decode_responses=True) as watch,
+    ):
+        until(lambda: answers(watch) and is_in_step(watch), what="the sentinel knows the replica")
+        old.execute_command("ACL SETUSER", "default", "-replicaof", "-slaveof")  # no sentinel can make it a replica
+        with store.connect(config(tmp_path, f"sentinel://127.0.0.1:{guard}/events")) as client:
+            assert port_of(client) == first
+            heard = Subscription(client, ["channel"])
+            until(lambda: list(heard.heard(1)) == [(MISSED, b"")])
+            waiting = threading.Thread(target=lambda: client.blpop("list", 15))
+            waiting.start()
+            until(lambda: old.info("clients")["blocked_clients"] == 1)
+            watch.execute_command("SENTINEL", "FAILOVER", "events")
+            until(lambda: port_of(client) == second, what="the client has left for the new master")
+            assert (old.info("replication")["role"], old.set("key", "value")) == ("master", True)
+            with pytest.raises(ConnectionError):
+                list(heard.heard(20))
+            client.rpush("list", "what waits for an answer of the old one asks the new one")
+            waiting.join(20)
+            assert client.llen("list") == 0
+            heard.close()
+
+
+def is_in_step(watch: redis.Redis) -> bool:
+    return [one["master-link-status"] for one in watch.sentinel_slaves("events")] == ["ok"]
+
+
+def port_of(client: redis.Redis) -> int:
+    """Return the port of the server that answers; 0 when none does at the moment."""
+    try:
+        return int(client.info("server")["tcp_port"])
+    except redis.RedisError:
+        return 0
 
 
 def answers(client: redis.Redis) -> bool:
