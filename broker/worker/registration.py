@@ -5,13 +5,16 @@ The keys are RQ's: `rq:worker:NAME`, and for what runs `rq:worker:NAME:execution
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import OutOfMemoryError
 from rq import Queue, worker_registration
 from rq.worker.base import WorkerStatus
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, StoreUnavailable
 from broker.identity import LEASED
 from broker.ledger import available
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from rq import Worker
 
     from broker.ledger import Claimed, Settlement
+
+log = logging.getLogger("broker.worker")
 
 BEAT = 30.0
 """Seconds between heartbeats."""
@@ -42,19 +47,27 @@ class Registration:
         self._good = self._bad = self._milliseconds = 0
         self._unsure = False
         """Whether it is not known what was told last."""
+        self._is_owed = False
+        """Whether the registration is still to be written: a Redis that is full takes none."""
         self._shown: set[str] = set()
 
     def begin(self) -> None:
-        """Register, and forget workers that died without a word. Raises BrokerError when one of that name is there."""
+        """Register, and forget workers that died without a word. Raises BrokerError when one of that name is there.
+
+        Where Redis is full it is made up for at a later beat: what is there is to be run, so that there is room again.
+        """
         worker = self._worker
         with available():
             self._take_over()
             try:
                 worker.register_birth()  # type: ignore[no-untyped-call]
+                worker.connection.hset(worker.key, mapping={"state": WorkerStatus.STARTED, LEASED: 1})
+                worker.set_state(WorkerStatus.STARTED)
             except ValueError as error:
                 raise BrokerError(f"there is a worker called {worker.name} already") from error
-            worker.connection.hset(worker.key, mapping={"state": WorkerStatus.STARTED, LEASED: 1})
-            worker.set_state(WorkerStatus.STARTED)
+            except OutOfMemoryError as error:
+                log.warning("not registered, so RQ's tools do not see this worker yet: %s", error)
+                self._is_owed = True
             for queue in worker.queues:
                 worker_registration.clean_worker_registry(queue)
         self._beat_at = time.monotonic() + BEAT
@@ -71,10 +84,16 @@ class Registration:
             worker.connection.delete(worker.key)
 
     def end(self) -> None:
-        """Leave, with everything told."""
-        self.beat(state=self._worker.get_state(), running=())
+        """Leave, with everything told that a full Redis takes."""
+        worker = self._worker
+        with suppress(StoreUnavailable):
+            self.beat(state=worker.get_state(), running=())
         with available():
-            self._worker.register_death()  # type: ignore[no-untyped-call]
+            try:
+                worker.register_death()  # type: ignore[no-untyped-call]
+            except OutOfMemoryError:
+                worker_registration.unregister(worker)
+                worker.connection.delete(worker.key, worker.executions_key)
 
     def serve(self, queues: Iterable[str]) -> None:
         """Tell that the worker serves other queues now. Raises StoreUnavailable."""
@@ -83,8 +102,10 @@ class Registration:
         worker.queues = [Queue(name, connection=worker.connection, serializer=worker.serializer) for name in queues]
         worker_registration.register(worker, pipeline)
         pipeline.hset(worker.key, "queues", ",".join(worker.queue_names()))
+        self._is_owed = True  # until it is written, should Redis be full
         with available():
             pipeline.execute()
+        self._is_owed = False
 
     def count(self, settlements: Iterable[Settlement]) -> None:
         """Count attempts that have ended."""
@@ -103,6 +124,10 @@ class Registration:
         """
         worker, pipeline = self._worker, self._worker.connection.pipeline(transaction=False)
         now = time.monotonic()
+        if self._is_owed:
+            with available():
+                self._register_again()
+            self._is_owed, self._beat_at = False, 0.0
         due = now >= self._beat_at
         if due:
             worker.heartbeat(pipeline=pipeline)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
+import rq
 from rq import Queue
 from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
@@ -312,6 +314,26 @@ def test_a_worker_whose_subscription_broke_hears_again(project):
         assert turning(worker, lambda: project.job(id)["status"] == "stopped")
     finally:
         worker._end()
+
+
+def test_a_worker_that_starts_while_redis_is_full_runs_what_is_there_and_is_registered_later(project):
+    project.configure("def handler(event, context): pass\n")
+    (id,) = project.push(1)
+    project.client.config_set("maxmemory", 1)
+    try:
+        late, other = project.worker(name="late"), project.worker(name="other")
+        project.ends(id)
+        assert rq.Worker.all(connection=project.client) == []
+        other.send_signal(signal.SIGTERM)
+        assert other.wait(20) == 0
+        assert project.client.zscore("broker:workers", "other") is None  # it has left, and no lease has to run out
+    finally:
+        project.client.config_set("maxmemory", 0)
+    until(lambda: [one.get_state() for one in rq.Worker.all(connection=project.client)] == ["idle"])
+    assert project.client.hget("rq:worker:late", "leased") == b"1"
+    assert 0 < project.client.ttl("rq:worker:late") <= 480
+    late.send_signal(signal.SIGTERM)
+    assert late.wait(20) == 0
 
 
 def test_a_server_that_forgets_a_script_again_and_again_is_waited_for(redis_client):
