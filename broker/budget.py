@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from broker import usage
+from broker.errors import StoreUnavailable
 from broker.ledger import available
 from broker.usage import Usage
 
@@ -128,8 +129,11 @@ class Budgets:
         told = (account.name, account.since)
         if told in self._told:
             return False
-        with available():
-            first = client.set(f"broker:budget:{account.name}:{account.since}", 1, nx=True, ex=_TOLD_FOR)
+        try:
+            with available():
+                first = client.set(f"broker:budget:{account.name}:{account.since}", 1, nx=True, ex=_TOLD_FOR)
+        except StoreUnavailable:
+            return False  # a Redis that is full takes no note of it; it is told when there is room
         self._told.add(told)
         return bool(first)
 

@@ -73,6 +73,19 @@ def test_a_function_that_has_used_up_its_budget_waits_until_it_gets_more(project
         project.ends(id, within=60)
 
 
+def test_a_redis_that_is_full_takes_no_note_that_it_was_told_and_runs_what_else_there_is(project):
+    project.configure(CODE, OTHER, budget={"requests": 10, "per": "day", "then": "stop"})
+    use(project.client, str(datetime.now(UTC).date()), requests=10)
+    project.push(*range(20))
+    project.client.config_set("maxmemory", 1)
+    try:
+        project.worker()
+        until(lambda: requests(project, "g") == 20)
+    finally:
+        project.client.config_set("maxmemory", 0)
+    until(lambda: project.client.exists(f"broker:budget:f:{datetime.now(UTC).date()}"))
+
+
 def test_a_warning_stops_nothing(project):
     project.configure(CODE, budget={"requests": 1})
     project.push(*range(20))
