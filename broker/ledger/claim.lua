@@ -78,6 +78,7 @@ local function write_rate(at, interval, starts, queues)
 end
 
 local groups = {}
+local is_suspended = call('EXISTS', 'rq:suspended') == 1 -- a worker knows of it only from its next beat on
 
 -- Lease up to `want` of a queue, and append them to the answer. Returns how many; those of a batch share one execution.
 local function lease(queue, want, batch)
@@ -149,6 +150,7 @@ for _ = 1, take_number() do
     at, allowed = read_rate(interval)
     left = batch == 0 and math.min(left, allowed) or allowed > 0 and left or 0
   end
+  if is_suspended then left = 0 end
   for _, queue in ipairs(queues) do
     move_due(queue)
     if left > 0 and (batch == 0 or is_batch_due(queue, batch, window)) then

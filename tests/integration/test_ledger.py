@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.suspension import resume, suspend
 
 from broker.errors import StoreUnavailable
 from broker.function import Batch
@@ -193,6 +194,14 @@ def test_a_redis_whose_memory_is_full_takes_nothing_on_and_what_it_has_is_run(le
         redis_client.config_set("maxmemory", 0)
     assert (account(redis_client).finished, account(redis_client).queued) == (2, 0)
     assert redis_client.xlen("broker:logs:f") == 3
+
+
+def test_nothing_is_claimed_from_the_moment_on_at_which_rq_suspends_workers(ledger, redis_client):
+    publish(ledger, order("x"))
+    suspend(redis_client)
+    assert claim(ledger).claimed == []
+    resume(redis_client)
+    assert [one.id for one in claim(ledger).claimed] == ["x"]
 
 
 def test_a_worker_whose_clock_is_wrong_knows_how_old_an_invocation_is(ledger, redis_client, monkeypatch):
