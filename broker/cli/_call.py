@@ -131,12 +131,15 @@ class Call:
     def _recorded(self) -> Outcome | None:
         """Return the outcome as the ledger has kept it, if there is one."""
         status = reading.fetch(self._client, self.id)
-        if status.ended is None:
-            return None
+        if status.ended is None:  # RQ's cancel tells nobody, and writes no moment
+            return self._failed("Canceled", "RQ's tools cancelled it") if status.status == "canceled" else None
         last = next(iter(reading.endings(self._client, self.id)), None)
         if status.status == "finished":
             body = last.body.encode() if last and last.ok else b"null"
             return Outcome(invocation=self.id, ok=True, body=body)
         text = (last.body if last else "").rpartition("\n")[2].removeprefix(f"{status.reason}: ")
-        error: dict[str, Any] = {"errorType": status.reason, "errorMessage": text}
+        return self._failed(status.reason, text)
+
+    def _failed(self, reason: str, text: str) -> Outcome:
+        error: dict[str, Any] = {"errorType": reason, "errorMessage": text}
         return Outcome(invocation=self.id, ok=False, body=msgspec.json.encode(error))

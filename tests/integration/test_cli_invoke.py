@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import signal
 
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
 from tests.conftest import until
 from tests.integration.command import broker, started
 
@@ -101,3 +104,14 @@ def test_an_outcome_that_was_told_while_nobody_heard_is_found_in_the_record(proj
         project.worker()
         assert command.wait(30) == 1
         assert command.stderr.read().endswith("Error: ValueError: no 1\n")
+
+
+def test_one_that_rq_s_tools_cancel_is_waited_for_no_longer(project):
+    project.configure(CODE)
+    with started(project.root, "invoke", "f", "1") as command:
+        assert "no worker" in command.stderr.readline()
+        until(lambda: project.client.llen("rq:queue:f") == 1)
+        (id,) = project.client.lrange("rq:queue:f", 0, 0)
+        Job.fetch(id.decode(), connection=project.client, serializer=JSONSerializer).cancel()
+        assert command.wait(30) == 1
+        assert command.stderr.read().endswith("Error: Canceled: RQ's tools cancelled it\n")
